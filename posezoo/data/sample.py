@@ -1,0 +1,110 @@
+"""What every reader returns: labelled pictures of people."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from posezoo.geometry import box_of_points
+from posezoo.inference.images import read_image
+from posezoo.skeletons import Skeleton
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sample:
+    """One picture and the people in it.
+
+    Attributes:
+        image: RGB uint8 `(height, width, 3)`.
+        keypoints: `(N, K, 3)`: x, y in pixels and COCO visibility (0 unlabelled, 1 hidden, 2 visible).
+        boxes: `(N, 4)`: x, y, width, height in pixels.
+        areas: `(N,)` square pixels.
+        ignore: bool `(height, width)`, True where people are unlabelled (crowds), or None.
+        name: File name, for messages and result files.
+    """
+
+    image: np.ndarray
+    keypoints: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    ignore: np.ndarray | None = None
+    name: str = ""
+
+
+@dataclass
+class Record:
+    """A sample whose picture is still on disk."""
+
+    path: Path
+    keypoints: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    image_id: int = 0
+    annotation_ids: Sequence[int] = ()
+    ignore: Callable[[], np.ndarray] | None = None
+
+    def load(self) -> Sample:
+        """Read the picture.
+
+        Raises:
+            ImageError: The file is missing or no picture.
+        """
+        mask = self.ignore() if self.ignore else None
+        return Sample(read_image(self.path), self.keypoints, self.boxes, self.areas, mask, self.path.name)
+
+
+@dataclass
+class KeypointSet:
+    """The labelled pictures of one split of one data set.
+
+    Attributes:
+        name: Data set and split, for logs and cards.
+        skeleton: What the keypoint columns mean.
+        records: The usable pictures.
+        problems: How many annotations were left out, by reason.
+    """
+
+    name: str
+    skeleton: Skeleton
+    records: list[Record] = field(default_factory=list)
+    problems: Counter = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def leave_out(self, file: str, reason: str) -> None:
+        """Count an unusable annotation and name its file in the log."""
+        self.problems[reason] += 1
+        log.warning("%s: %s: left out, %s", self.name, file, reason)
+
+    def add(self, path: Path, keypoints: np.ndarray, *, boxes=None, areas=None, **rest) -> None:
+        """Add a picture, unless its labels are impossible.
+
+        Args:
+            path: The picture.
+            keypoints: `(N, K, 3)`.
+            boxes: `(N, 4)`; by default the box of each person's labelled keypoints.
+            areas: `(N,)`; by default the boxes' areas.
+            **rest: `image_id`, `annotation_ids`, `ignore` of `Record`.
+        """
+        keypoints = np.asarray(keypoints, np.float32)
+        expected = self.skeleton.num_keypoints
+        if keypoints.ndim != 3 or keypoints.shape[1:] != (expected, 3):
+            return self.leave_out(path.name, f"keypoints of shape {keypoints.shape[1:]} where ({expected}, 3) is expected")
+        if not np.isfinite(keypoints).all():
+            return self.leave_out(path.name, "a keypoint is not a number")
+        if boxes is None:
+            boxes = [box_of_points(person[person[:, 2] > 0, :2]) for person in keypoints]
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        if len(boxes) and (boxes[:, 2:].max(axis=1) <= 0).any():
+            return self.leave_out(path.name, "no labelled keypoint, or a box without area")
+        areas = boxes[:, 2] * boxes[:, 3] if areas is None else np.asarray(areas, np.float32)
+        self.records.append(Record(Path(path), keypoints, boxes, areas, **rest))
+        return None

@@ -1,0 +1,1 @@
+"""Accuracy, measured the same way for every runtime."""

@@ -1,0 +1,1 @@
+"""From a picture to poses: reading, cropping, running, decoding, drawing."""

@@ -1,0 +1,85 @@
+"""Blocks shared by the families. Only `keras.layers` and `keras.ops`: they run on every Keras backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import layers as L
+from keras import ops
+
+ACTIVATIONS = {"relu": L.ReLU, "relu6": lambda **kw: L.ReLU(max_value=6.0, **kw)}
+
+
+def activation(x, kind: str, *, name: str):
+    """Apply an activation as a layer of its own, so that quantisers see it."""
+    return ACTIVATIONS[kind](name=name)(x)
+
+
+def divisible(channels: float, *, by: int = 8) -> int:
+    """Round a channel count to a multiple of `by`, never losing more than 10 %.
+
+    The rule of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) and EfficientNet.
+    """
+    rounded = max(by, int(channels + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * channels else rounded
+
+
+@keras.saving.register_keras_serializable(package="posezoo")
+class SplitConv2D(L.Layer):
+    """One convolution per stream: output `k` sees only the input channels of stream `k`.
+
+    The paper draws one small convolution per joint. They are evaluated as one convolution with a
+    block-diagonal kernel, because eleven one-channel convolutions are slower than one dense one on
+    every runtime we measured. Only the blocks are parameters: `kernel_size**2 * sum(streams)`
+    weights and one bias per stream.
+
+    Args:
+        streams: Input channels of each stream, in order; they sum to the input's channels.
+        kernel_size: Side of the square kernel.
+
+    Input `(batch, height, width, sum(streams))`, output `(batch, height, width, len(streams))`.
+
+    Raises:
+        ValueError: The streams do not sum to the input's channels.
+    """
+
+    def __init__(self, streams: Sequence[int], kernel_size: int = 3, **layer):
+        super().__init__(**layer)
+        self.streams = tuple(int(n) for n in streams)
+        self.kernel_size = kernel_size
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if sum(self.streams) != channels:
+            raise ValueError(
+                f"layer '{self.name}': streams {self.streams} sum to {sum(self.streams)}, "
+                f"but the input has {channels} channels"
+            )
+        # Small, so that training starts from empty maps.
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.kernel_size, self.kernel_size, channels, 1),
+            initializer=keras.initializers.RandomNormal(stddev=0.01),
+        )
+        self.bias = self.add_weight(name="bias", shape=(len(self.streams),), initializer="zeros")
+
+    def dense_kernel(self):
+        """Return the block-diagonal kernel `(kernel_size, kernel_size, channels, streams)`."""
+        blocks = np.repeat(np.eye(len(self.streams), dtype="float32"), self.streams, axis=0)
+        return self.kernel * ops.cast(blocks, self.kernel.dtype)
+
+    def call(self, x):
+        kernel = ops.cast(self.dense_kernel(), x.dtype)
+        return ops.conv(x, kernel, padding="same") + ops.cast(self.bias, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], len(self.streams))
+
+    def macs(self, output_shape) -> int:
+        """Multiply-accumulates of the streams' own convolutions; the blocks' zeros are not counted."""
+        return int(output_shape[1] * output_shape[2] * self.kernel_size**2 * sum(self.streams))
+
+    def get_config(self):
+        return {**super().get_config(), "streams": list(self.streams), "kernel_size": self.kernel_size}

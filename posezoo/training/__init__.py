@@ -1,0 +1,1 @@
+"""Training: losses, resumable runs, and a fast path on PyTorch."""

@@ -1,0 +1,48 @@
+"""Recipe settings: a dataclass becomes the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def option(default, help: str):
+    """Declare a setting with its default and the help text of its flag."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def parse(config_class, argv: Sequence[str] | None = None, *, description: str = ""):
+    """Fill a dataclass from command-line flags; unknown flags are errors.
+
+    Each field becomes `--its-name`; a bool becomes `--its-name` and `--no-its-name`.
+
+    Returns:
+        An instance of `config_class`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    types_by_name = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        flag, kind = "--" + field.name.replace("_", "-"), types_by_name[field.name]
+        required = field.default is dataclasses.MISSING
+        common = {"default": None if required else field.default, "help": field.metadata.get("help"), "required": required}
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+        else:
+            parser.add_argument(flag, type=_plain(kind), metavar=_plain(kind).__name__.upper(), **common)
+    return config_class(**vars(parser.parse_args(argv)))
+
+
+def _plain(kind):
+    """`Path | None` -> `Path`."""
+    if isinstance(kind, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    return kind
+
+
+def as_json(config) -> dict:
+    """Return the settings as JSON types."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
