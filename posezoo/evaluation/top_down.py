@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -10,39 +10,56 @@ from posezoo.codecs import HeatmapCodec
 from posezoo.data.pipeline import PersonCrops, load_all
 from posezoo.evaluation.pck import PCK, box_size, head_size, pck, torso_size
 from posezoo.geometry import apply, invert
+from posezoo.inference.estimator import mirrored_average
 from posezoo.skeletons import Skeleton
 
 #: Function from RGB uint8 images `(batch, height, width, 3)` to float outputs by name.
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
-
-def heatmaps_of(run: Runner, images: np.ndarray, skeleton: Skeleton, *, flip: bool = False) -> np.ndarray:
-    """Return heatmaps `(batch, height, width, K)`, averaged with the mirrored pass if `flip`."""
-    maps = run(images)["heatmaps"]
-    if flip:
-        mirrored = run(np.ascontiguousarray(images[:, :, ::-1]))["heatmaps"]
-        maps = (maps + mirrored[:, :, ::-1][..., list(skeleton.flip_indices)]) / 2
-    return maps
+NORMALISERS = {
+    "torso": lambda keypoints, boxes, skeleton: torso_size(keypoints, skeleton),
+    "head": lambda keypoints, boxes, skeleton: head_size(keypoints, skeleton),
+    "box": lambda keypoints, boxes, skeleton: box_size(boxes),
+}
 
 
 def predict_crops(
-    run: Runner, crops: PersonCrops, codec: HeatmapCodec, *, flip: bool = False, batch: int = 32, workers: int = 2
+    run: Runner,
+    crops: PersonCrops,
+    codec: HeatmapCodec,
+    *,
+    skeleton: Skeleton | None = None,
+    flip: bool = False,
+    batch: int = 32,
+    workers: int = 2,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every crop of a set.
 
+    Args:
+        run: The network on any runtime.
+        crops: Labelled persons, not augmented.
+        codec: Decodes the heatmaps.
+        skeleton: The network's keypoints; the data set's by default.
+        flip: Whether the mirrored crop's maps are averaged in.
+        batch: Crops per call of `run`.
+        workers: Loader threads.
+        progress: Wraps the iteration over crops, for a progress bar.
+
     Returns:
-        Keypoints `(N, K, 2)` in picture pixels and scores `(N, K)`.
+        Keypoints `(N, K, 2)` in picture pixels and scores `(N, K)`, in the network's order.
     """
+    skeleton = skeleton or crops.people.skeleton
     keypoints, scores, waiting = [], [], []
 
     def flush():
         images = np.stack([c.image for c in waiting])
-        xy, score = codec.decode(heatmaps_of(run, images, crops.people.skeleton, flip=flip))
+        xy, score = codec.decode(mirrored_average(run, images, skeleton.flip_indices, flip=flip))
         keypoints.extend(apply(invert(c.matrix), points) for c, points in zip(waiting, xy, strict=True))
         scores.append(score)
         waiting.clear()
 
-    for crop in load_all(crops, workers=workers):
+    for crop in progress(load_all(crops, workers=workers)):
         waiting.append(crop)
         if len(waiting) == batch:
             flush()
@@ -52,27 +69,54 @@ def predict_crops(
 
 
 def evaluate_pck(
-    run: Runner, crops: PersonCrops, codec: HeatmapCodec, *, normaliser: str = "torso", flip: bool = False, **loading
+    run: Runner,
+    crops: PersonCrops,
+    codec: HeatmapCodec,
+    *,
+    skeleton: Skeleton | None = None,
+    normaliser: str = "torso",
+    **predicting,
 ) -> PCK:
     """Measure PCK over every crop of a set.
 
     Args:
         run: The network on any runtime.
-        crops: Labelled persons.
+        crops: Labelled persons, not augmented.
         codec: Decodes the heatmaps.
+        skeleton: The network's keypoints; the data set's by default. Joints are matched by name, those
+            that either side lacks do not count.
         normaliser: `torso`, `head` or `box`.
-        flip: Whether the mirrored crop's maps are averaged in.
-        **loading: `batch` and `workers` of `predict_crops`.
+        **predicting: `flip`, `batch`, `workers` and `progress` of `predict_crops`.
 
     Raises:
-        ValueError: Unknown normaliser.
+        ValueError: Unknown normaliser, or no joint in common.
     """
-    predicted, _ = predict_crops(run, crops, codec, flip=flip, **loading)
+    if normaliser not in NORMALISERS:
+        raise ValueError(f"unknown normaliser '{normaliser}'; expected one of {', '.join(NORMALISERS)}")
+    labelled = crops.people.skeleton
+    skeleton = skeleton or labelled
+    predicted, _ = predict_crops(run, crops, codec, skeleton=skeleton, **predicting)
+    truth, boxes = labels_of(crops)
+    matched = by_name(predicted, skeleton, labelled)
+    return pck(matched, truth, NORMALISERS[normaliser](truth, boxes, labelled), labelled)
+
+
+def labels_of(crops: PersonCrops) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels `(N, K, 3)` and boxes `(N, 4)` of every crop, in picture pixels."""
     truth = np.stack([record.keypoints[person] for record, person in crops.index])
     boxes = np.stack([record.boxes[person] for record, person in crops.index])
-    skeleton = crops.people.skeleton
-    sizes = {"torso": lambda: torso_size(truth, skeleton), "head": lambda: head_size(truth, skeleton)}
-    sizes["box"] = lambda: box_size(boxes)
-    if normaliser not in sizes:
-        raise ValueError(f"unknown normaliser '{normaliser}'; expected one of {', '.join(sizes)}")
-    return pck(predicted, truth, sizes[normaliser](), skeleton)
+    return truth, boxes
+
+
+def by_name(predicted: np.ndarray, skeleton: Skeleton, wanted: Skeleton) -> np.ndarray:
+    """Reorder predictions `(N, K, 2)` to another skeleton; NaN where the network has no such joint.
+
+    Raises:
+        ValueError: The skeletons have no joint in common.
+    """
+    common = [k for k in wanted.keypoints if k in skeleton.keypoints]
+    if not common:
+        raise ValueError(f"skeletons '{skeleton.name}' and '{wanted.name}' have no keypoint in common")
+    matched = np.full((len(predicted), wanted.num_keypoints, 2), np.nan, np.float32)
+    matched[:, [wanted.index(k) for k in common]] = predicted[:, [skeleton.index(k) for k in common]]
+    return matched

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from posezoo.errors import UserError
+
 #: File endings that folders are searched for.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-class ImageError(ValueError):
+class ImageError(UserError, ValueError):
     """A file or an array that is no picture."""
 
 

@@ -57,14 +57,14 @@ def allocate_streams(skeleton: Skeleton, filters: int) -> tuple[int, ...]:
     if filters < skeleton.num_keypoints:
         raise ValueError(f"{filters} filters cannot serve {skeleton.num_keypoints} joints; give at least one each")
     shares = [STREAM_SHARES.get(joint_kind(k), DEFAULT_SHARE) for k in skeleton.keypoints]
-    spare = filters - len(shares)
-    exact = [spare_share * spare / sum(shares) for spare_share in shares]
-    if filters % sum(shares) == 0:
-        return tuple(share * filters // sum(shares) for share in shares)
-    streams = [1 + int(e) for e in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda k: int(exact[k]) - exact[k])
-    for k in by_remainder[: filters - sum(streams)]:
-        streams[k] += 1
+    exact = [filters * share / sum(shares) for share in shares]
+    streams = [max(1, int(e)) for e in exact]
+    while sum(streams) != filters:
+        furthest = [e - n for e, n in zip(exact, streams, strict=True)]
+        if sum(streams) < filters:
+            streams[furthest.index(max(furthest))] += 1
+        else:
+            streams[furthest.index(min(furthest))] -= 1
     return tuple(streams)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from posezoo.errors import UserError
 from posezoo.training.config import as_json
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 FREE_SETTINGS = ("epochs", "workers", "threads", "data", "out", "resume", "tensorboard")
 
 
-class RunError(RuntimeError):
+class RunError(UserError, RuntimeError):
     """A run that cannot start or go on."""
 
 

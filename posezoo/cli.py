@@ -1,0 +1,570 @@
+"""The `posezoo` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import runpy
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from posezoo import __version__
+from posezoo.cards import Card
+from posezoo.zoo import info, list_models, load
+
+DEFAULT_MODEL = "mobilenet_split_224"
+
+# Exit codes, as `posezoo --help` explains them.
+DONE, SOME_FAILED, REFUSED = 0, 1, 2
+
+
+class CommandError(Exception):
+    """What the user must change, in one line."""
+
+
+# ---------------------------------------------------------------------------------------------- predict
+
+
+def predict(arguments) -> int:
+    """Poses of the people in pictures."""
+    from posezoo.inference.images import ImageError, read_image
+
+    pictures = find_pictures(arguments.pictures)
+    boxes = read_boxes(arguments.boxes) if arguments.boxes else {}
+    model = load(arguments.model, runtime=arguments.runtime, threads=arguments.threads)
+    threshold = model.card.score_threshold if arguments.threshold is None else arguments.threshold
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    base = Path(os.path.commonpath([p.parent.absolute() for p in pictures]))
+    results, failed = [], 0
+    for number, path in enumerate(track(pictures, "predicting"), start=1):
+        try:
+            image = read_image(path)
+            people = model(image, boxes=boxes.get(path.name), flip=arguments.flip)
+            target = out / path.absolute().relative_to(base).parent / annotated_name(path)
+            write_annotated(target, image, people, threshold)
+        except (ImageError, ValueError, OSError) as error:
+            failed += 1
+            print(f"posezoo: {error}", file=sys.stderr)
+            continue
+        image_id = int(path.stem) if path.stem.isdecimal() else number
+        results += [{**row, "file_name": path.name} for row in people.to_coco(image_id)]
+    if failed == len(pictures):
+        return REFUSED
+    write_text(out / "results.json", json.dumps(results, indent=1))
+    print(f"{len(pictures) - failed} picture(s), {len(results)} pose(s): {out}")
+    return SOME_FAILED if failed else DONE
+
+
+def find_pictures(patterns: Sequence[str]) -> list[Path]:
+    """Return the pictures that files, folders and globs name, each once.
+
+    Raises:
+        CommandError: A pattern names nothing, or a folder holds no picture.
+    """
+    import glob
+
+    from posezoo.inference.images import SUFFIXES
+
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise CommandError(f"{path}: the folder holds no picture ({', '.join(s[1:] for s in SUFFIXES)})")
+        elif path.exists():
+            inside = [path]
+        else:
+            inside = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
+            if not inside:
+                raise CommandError(f"{pattern}: no such file or folder")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def read_boxes(path: str) -> dict[str, list[list[float]]]:
+    """Read person boxes: `{"photo.jpg": [[x, y, width, height], ...]}`, or a list of `file_name`, `bbox`.
+
+    Raises:
+        CommandError: The file is missing or has another form.
+    """
+    form = 'expected {"photo.jpg": [[x, y, width, height]]} or [{"file_name": "photo.jpg", "bbox": [x, y, width, height]}]'
+    try:
+        content = json.loads(Path(path).read_text())
+        if isinstance(content, list):
+            by_name: dict[str, list] = {}
+            for row in content:
+                by_name.setdefault(row["file_name"], []).append(row["bbox"])
+            content = by_name
+        return {name: [[float(v) for v in box] for box in rows] for name, rows in content.items()}
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CommandError(f"{path}: {form}") from error
+
+
+def annotated_name(path: Path) -> str:
+    """Name of the annotated copy: `photo.jpg` -> `photo_poses.jpg`; formats that cannot be drawn become PNG."""
+    suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp") else f"{path.suffix}.png"
+    return f"{path.stem}_poses{suffix}"
+
+
+def write_annotated(target: Path, image: np.ndarray, people, threshold: float) -> None:
+    """Draw poses on a picture and write it."""
+    from posezoo.inference.drawing import draw, write_picture
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(target, draw(image, people, threshold=threshold))
+
+
+# ------------------------------------------------------------------------------------------------- demo
+
+# The person in scikit-image's two public-domain photographs: x, y, width, height in pixels.
+DEMO_PHOTOS = {"astronaut": (20, 0, 440, 640), "camera": (120, 60, 210, 420)}
+
+
+def demo(arguments) -> int:
+    """Poses in two public-domain photographs."""
+    try:
+        from skimage import data
+    except ImportError:
+        raise CommandError("the demo's photographs come with: pip install 'posezoo[demo]'") from None
+    from posezoo.inference.images import as_rgb
+
+    model = load(arguments.model, runtime=arguments.runtime)
+    out = Path(arguments.out)
+    for name, box in DEMO_PHOTOS.items():
+        image = as_rgb(getattr(data, name)())
+        people = model(image, boxes=[box])
+        target = out / f"{name}_poses.png"
+        write_annotated(target, image, people, model.card.score_threshold)
+        print_keypoints(name, people, model.card.score_threshold)
+        print(f"written: {target}\n")
+    return DONE
+
+
+def print_keypoints(title: str, people, threshold: float) -> None:
+    """Print the keypoints that score at least `threshold`."""
+    for i in range(len(people)):
+        rows = [
+            (name, f"{x:.1f}", f"{y:.1f}", f"{score:.2f}")
+            for name, (x, y), score in zip(
+                people.skeleton.keypoints, people.keypoints[i], people.scores[i], strict=True
+            )
+            if score >= threshold
+        ]
+        hidden = people.skeleton.num_keypoints - len(rows)
+        note = f", {hidden} below {threshold:g} hidden" if hidden else ""
+        print_table(f"{title}: person {i + 1}, score {people.person_scores[i]:.2f}{note}", ("keypoint", "x", "y", "score"), rows)
+
+
+# ------------------------------------------------------------------------------------------- list, info
+
+
+def list_command(arguments) -> int:
+    """Models, their size and licences."""
+    names = list_models(arguments.pattern, released=True if arguments.released else None)
+    if not names:
+        raise CommandError(f"no model is named like '{arguments.pattern}'; try: posezoo list")
+    rows = []
+    for name in names:
+        card = info(name)
+        height, width, _ = card.input.shape
+        rows.append(
+            (
+                name, f"{height}x{width}", f"{card.size['params'] / 1e6:.2f}", f"{card.size['macs'] / 1e6:,.0f}",
+                ", ".join(card.runtimes) or "none", *(card.licences[k] for k in ("code", "weights", "data")),
+            )
+        )  # fmt: skip
+    columns = ("model", "input", "M params", "MMACs", "weights for", "code licence", "weights licence", "data licence")
+    print_table(f"{len(rows)} model(s)", columns, rows)
+    return DONE
+
+
+def info_command(arguments) -> int:
+    """A model's card."""
+    card = info(arguments.model)
+    print(describe(card))
+    return DONE
+
+
+def describe(card: Card) -> str:
+    """Return a card as text for a terminal."""
+
+    def measured(value, form="{}"):
+        return "not measured" if value is None else form.format(value)
+
+    height, width, _ = card.input.shape
+    lines = [
+        f"{card.name}: {card.title}",
+        "",
+        f"  paper        {card.paper}",
+        f"  input        {height}x{width} {card.input.colour}",
+        f"  keypoints    {card.skeleton.name}: {', '.join(card.skeleton.keypoints)}",
+        f"  size         {card.size['params']:,} parameters, {card.size['macs'] / 1e6:,.1f} MMACs",
+        *(f"  licence      {part}: {card.licences[part]}" for part in ("code", "weights", "data")),
+        f"  retrain      {card.recipe}",
+        "",
+        "  weights",
+        *(f"    {k}: {w.file}, {w.bytes / 1e6:.2f} MB, SHA-256 {w.sha256[:16]}…" for k, w in card.weights.items()),
+        *([] if card.weights else ["    none released; the recipe above makes them"]),
+        "",
+        "  accuracy",
+        *(
+            f"    {m.precision:8} {m.dataset}: {m.metric}{' with flip test' if m.flip else ''} "
+            f"{measured(m.value, '{:.3f}')} ({m.protocol})"
+            for m in card.accuracy
+        ),
+        *([] if card.accuracy else ["    not measured"]),
+        "",
+        "  latency",
+        *(
+            f"    {t.precision:8} {t.device}, {t.runtime}, {t.threads} thread(s), {t.date}: network "
+            f"{measured(t.network_ms, '{:.1f} ms')}, decode {measured(t.decode_ms, '{:.2f} ms')}"
+            f"{f', {t.relative}' if t.relative else ''}"
+            for t in card.latency
+        ),
+        *([] if card.latency else ["    not measured"]),
+        "",
+        *textwrap.wrap(f"limits: {card.limits}", 100, initial_indent="  ", subsequent_indent="  "),
+    ]
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------- eval, train, export, bench
+
+
+def eval_command(arguments) -> int:
+    """Accuracy on a labelled set."""
+    from posezoo.data.pipeline import PersonCrops
+    from posezoo.data.readers import read
+    from posezoo.evaluation.pck import LIMB_JOINTS
+    from posezoo.evaluation.top_down import evaluate_pck
+
+    model = load(arguments.model, runtime=arguments.runtime, weights=arguments.weights, threads=arguments.threads)
+    people = read(arguments.dataset, Path(arguments.data), arguments.split)
+    crops = PersonCrops(people, model.card.input.wh, box=arguments.box, enlarge=arguments.enlarge)
+    if not len(crops):
+        raise CommandError(f"{arguments.data}: no labelled person in split '{arguments.split}'")
+    scores = evaluate_pck(
+        model.runner, crops, model.codec, normaliser=arguments.normaliser, flip=arguments.flip,
+        skeleton=model.card.skeleton, progress=lambda rows: track(rows, "evaluating", total=len(crops)),
+    )  # fmt: skip
+    rows = [(joint, f"{value:.4f}") for joint, value in scores.per_joint(arguments.threshold).items()]
+    rows.append(("limb joints", f"{scores.at(arguments.threshold):.4f}"))
+    title = f"PCK@{arguments.threshold:g} of {arguments.normaliser} size, {len(crops)} people, {model!r}"
+    print_table(title + (", flip test" if arguments.flip else ""), ("joint", "PCK"), rows)
+    if arguments.plot:
+        from posezoo.evaluation.plots import plot_pck
+
+        plot_pck({f"{model.card.name} ({model.runner.name})": scores}, arguments.plot, joints=LIMB_JOINTS)
+        print(f"written: {arguments.plot}")
+    if arguments.json:
+        write_text(Path(arguments.json), json.dumps({
+            "model": model.card.name, "runtime": model.runner.name, "people": len(crops), "flip": arguments.flip,
+            "normaliser": arguments.normaliser, "threshold": arguments.threshold,
+            "pck": scores.at(arguments.threshold), "per_joint": scores.per_joint(arguments.threshold),
+        }, indent=1))  # fmt: skip
+    return DONE
+
+
+def train(arguments) -> int:
+    """Run the model's recipe with the card's settings and the flags given."""
+    card = info(arguments.model)
+    _, script, *settings = shlex.split(card.recipe)
+    path = find_recipe(script)
+    sys.argv = [str(path), *settings, *arguments.flags]
+    runpy.run_path(str(path), run_name="__main__")
+    return DONE
+
+
+def find_recipe(script: str) -> Path:
+    """Return a recipe's path: in the source tree, or where the package installed it.
+
+    Raises:
+        CommandError: Neither holds it.
+    """
+    for root in (Path(__file__).parents[1], Path(sys.prefix) / "share" / "posezoo"):
+        if (root / script).is_file():
+            return root / script
+    raise CommandError(f"{script} is neither in the source tree nor installed; reinstall posezoo")
+
+
+def export_command(arguments) -> int:
+    """A gated file for another runtime."""
+    from posezoo.data.calibration import person_crops, whole_pictures
+    from posezoo.data.pipeline import PersonCrops
+    from posezoo.data.readers import read
+    from posezoo.export.gates import GateError
+    from posezoo.export.tflite import export_tflite
+
+    model = load(arguments.model, runtime="keras", weights=arguments.weights)
+    if arguments.data:
+        crops = PersonCrops(read(arguments.dataset, Path(arguments.data), arguments.split), model.card.input.wh)
+        pictures = person_crops(crops, limit=arguments.pictures)
+    else:
+        found = find_pictures([arguments.calibration])
+        pictures = whole_pictures(found, model.card.input.wh, limit=arguments.pictures)
+    int8 = arguments.precision == "int8"
+    try:
+        sidecar = export_tflite(
+            model.network, model.card.input, arguments.out, calibration=pictures if int8 else None,
+            check_pictures=np.stack(pictures[: arguments.check]), io=arguments.io,
+        )  # fmt: skip
+    except GateError as error:
+        raise CommandError(f"nothing written: {error}") from error
+    rows = [
+        (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"]) for r in sidecar["gates"]
+    ]
+    print_table("gates passed", ("output", "kernels", "PSNR dB", "largest error", "levels"), rows)
+    print(f"written: {arguments.out} ({sidecar['bytes'] / 1e6:.2f} MB), {arguments.out}.json")
+    return DONE
+
+
+def bench(arguments) -> int:
+    """Latency of packaged files on this machine, interleaved."""
+    from posezoo.evaluation.latency import Contender, measure
+
+    contenders = {}
+    for name in arguments.models or list_models(runtime="tflite"):
+        model = load(name, runtime="tflite", threads=arguments.threads)
+        tensor = model.runner.prepare(np.zeros(model.card.input.shape, np.uint8))
+
+        def decode(outputs, model=model):
+            return model.codec.decode(model.runner.finish(outputs)["heatmaps"])
+
+        contenders[name] = Contender(lambda model=model, tensor=tensor: model.runner.invoke(tensor), decode)
+    timings = measure(contenders, runs=arguments.runs, progress=lambda rounds: track(rounds, "measuring"))
+    first = next(iter(timings.values())).network_ms
+    rows = [
+        (name, f"{t.network_ms:.2f}", f"{t.spread_ms:.2f}", f"{t.decode_ms:.2f}", f"{t.network_ms / first:.2f}")
+        for name, t in timings.items()
+    ]
+    columns = ("model", "network ms", "quartile spread", "decode ms", "ratio to first")
+    print_table(f"medians of {arguments.runs} interleaved runs, {arguments.threads} thread(s)", columns, rows)
+    return DONE
+
+
+# ---------------------------------------------------------------------------------------------- display
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
+    """Print a table that fits the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    piped = not sys.stdout.isatty()
+    Console(width=160 if piped and "COLUMNS" not in os.environ else None).print(table)
+
+
+def track(rows, what: str, total: int | None = None) -> Iterator:
+    """Show a progress bar while iterating, unless the output is piped or there is one row."""
+    total = len(rows) if total is None else total
+    if total < 2 or not sys.stderr.isatty():
+        return iter(rows)
+    from rich.console import Console
+    from rich.progress import track as rich_track
+
+    return rich_track(rows, what, total=total, console=Console(stderr=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ----------------------------------------------------------------------------------------------- parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="posezoo",
+        description="Human-pose networks for phones, Coral, Myriad and Jetson.",
+        epilog=(
+            "Exit codes: 0 all done; 1 some pictures failed, the others are written; 2 nothing was done, one line on "
+            "the standard error says why. 'posezoo COMMAND --help' is the manual of a command."
+        ),
+    )
+    parser.add_argument("--version", action="version", version=f"posezoo {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name, run, summary, manual):
+        sub = commands.add_parser(
+            name, help=summary, description=textwrap.dedent(manual).strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(run=run)
+        sub.add_argument("-v", "--verbose", action="store_true", help="say more, and show where an error came from")
+        return sub
+
+    def model_argument(sub, positional=False):
+        told = "a name from 'posezoo list'"
+        if positional:
+            sub.add_argument("model", help=told)
+        else:
+            sub.add_argument("--model", default=DEFAULT_MODEL, help=f"{told} (default: %(default)s)")
+
+    def runtime_argument(sub, default):
+        sub.add_argument(
+            "--runtime", choices=("keras", "tflite", "auto"), default=default,
+            help="keras: float network; tflite: int8 file, no TensorFlow needed; auto: keras where installed "
+            "(default: %(default)s)",
+        )  # fmt: skip
+
+    def dataset_arguments(sub, split):
+        layouts = ("lsp", "flic", "coco")
+        sub.add_argument("--dataset", choices=layouts, default="lsp", help="the data set's layout (default: %(default)s)")
+        sub.add_argument("--split", default=split, help="train, val, test or all, as it has them (default: %(default)s)")
+
+    sub = command("predict", predict, "poses in pictures", """
+        Find poses in pictures.
+
+        Writes an annotated copy of every picture (photo.jpg -> photo_poses.jpg) and one results.json in COCO's
+        keypoint-result format: image_id (the file's number where its name is one), keypoints as x, y, score for each
+        keypoint in picture pixels, score, bbox, and file_name.
+
+        The packaged networks look at one person. Give the people's boxes with --boxes; without, the whole picture is
+        taken as one person.
+
+        examples:
+          posezoo predict photo.jpg
+          posezoo predict holiday/ -o holiday_poses
+          posezoo predict "frames/*.png" --boxes boxes.json --runtime keras
+    """)  # fmt: skip
+    sub.add_argument("pictures", nargs="+", metavar="PHOTO|FOLDER|GLOB", help="pictures, folders of them, or patterns")
+    model_argument(sub)
+    runtime_argument(sub, "auto")
+    sub.add_argument("--boxes", metavar="FILE", help='JSON: {"photo.jpg": [[x, y, width, height], ...]} in pixels')
+    sub.add_argument("-o", "--out", default="poses", help="folder for the results (default: %(default)s)")
+    sub.add_argument("--threshold", type=float, help="hide keypoints that score lower (default: the card's)")
+    sub.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
+
+    sub = command("demo", demo, "poses in two public-domain photographs", """
+        Run the packaged int8 file on two public-domain photographs that come with scikit-image, print the keypoints
+        that score above the card's threshold, and write the annotated pictures.
+    """)  # fmt: skip
+    model_argument(sub)
+    runtime_argument(sub, "tflite")
+    sub.add_argument("-o", "--out", default="posezoo_demo", help="folder for the pictures (default: %(default)s)")
+
+    sub = command("list", list_command, "models, sizes, licences", """
+        List models with their size and the licences of code, weights and training data.
+
+        example:
+          posezoo list "mobilenet*" --released
+    """)  # fmt: skip
+    sub.add_argument("pattern", nargs="?", default="*", help="name with * and ? (default: all)")
+    sub.add_argument("--released", action="store_true", help="only models with released weights")
+
+    sub = command("info", info_command, "everything about one model", """
+        Show a model's card: source, size, licences, released files, measured accuracy and latency, limits.
+    """)  # fmt: skip
+    model_argument(sub, positional=True)
+
+    sub = command("eval", eval_command, "accuracy on a labelled data set", """
+        Measure PCK, the share of keypoints within a threshold of the person's torso, head or box size, on the
+        network in Keras or on its int8 file, with the same code.
+
+        example:
+          posezoo eval mobilenet_split_224 --dataset lsp --data lspet --split val --runtime tflite --plot pck.png
+    """)  # fmt: skip
+    model_argument(sub, positional=True)
+    sub.add_argument("--data", required=True, help="folder of the data set")
+    dataset_arguments(sub, split="val")
+    runtime_argument(sub, "tflite")
+    sub.add_argument("--weights", default="default", help="your own .weights.h5 or .tflite (default: the released file)")
+    sub.add_argument("--normaliser", choices=("torso", "head", "box"), default="torso", help="(default: %(default)s)")
+    sub.add_argument("--threshold", type=float, default=0.2, help="(default: %(default)s)")
+    sub.add_argument("--box", choices=("keypoints", "annotated"), default="keypoints",
+                     help="crop around the labelled joints or the data set's person box (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--enlarge", type=float, default=1.35, help="factor on the box (default: %(default)s)")
+    sub.add_argument("--flip", action="store_true", help="average with the mirrored crop")
+    sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
+    sub.add_argument("--plot", metavar="PNG", help="draw PCK over thresholds (needs matplotlib)")
+    sub.add_argument("--json", metavar="FILE", help="write the numbers")
+
+    sub = command("train", train, "retrain a model with its recipe", """
+        Run the recipe of a model with the card's settings. Every further flag goes to the recipe and overrides them;
+        'posezoo train MODEL --data x --help' is not needed: read 'python recipes/NAME.py --help'.
+
+        example:
+          posezoo train mobilenet_split_050_192 --dataset lsp --data lspet --out runs/mine
+    """)  # fmt: skip
+    model_argument(sub, positional=True)
+
+    sub = command("export", export_command, "a gated TFLite file", """
+        Convert a model to TFLite. The file is run beside the network on the default delegate and on built-in kernels;
+        one that disagrees, or whose output is nearly constant, is not written. A JSON sidecar records hash, versions,
+        operators, scales and the comparison.
+
+        example:
+          posezoo export mobilenet_split_224 --calibration photos/ -o pose.tflite
+    """)  # fmt: skip
+    model_argument(sub, positional=True)
+    sub.add_argument("-o", "--out", required=True, help="the .tflite to write")
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("--calibration", metavar="FOLDER", help="pictures of the kind the network will see, taken whole")
+    source.add_argument("--data", metavar="FOLDER", help="a labelled data set, whose people are cropped")
+    dataset_arguments(sub, split="train")
+    sub.add_argument("--pictures", type=int, default=200, help="how many of them to use (default: %(default)s)")
+    sub.add_argument("--check", type=int, default=8, help="how many pictures the gate runs (default: %(default)s)")
+    sub.add_argument("--precision", choices=("int8", "float32"), default="int8", help="(default: %(default)s)")
+    sub.add_argument("--io", choices=("int8", "uint8", "float32"), default="int8",
+                     help="type of the int8 file's input and outputs; browsers take uint8 or float32 (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--weights", default="default", help="your own .weights.h5 (default: the released file)")
+
+    sub = command("bench", bench, "latency on this machine", """
+        Time packaged int8 files in one interleaved run: medians, network and decode apart.
+    """)  # fmt: skip
+    sub.add_argument("models", nargs="*", help="names (default: every packaged file)")
+    sub.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
+    sub.add_argument("--runs", type=int, default=100, help="(default: %(default)s)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    from posezoo.errors import UserError
+
+    parser = _parser()
+    arguments, flags = parser.parse_known_args(argv)
+    if flags and arguments.run is not train:
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    arguments.flags = flags
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.ERROR, format="%(message)s")
+    if not arguments.verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return arguments.run(arguments)
+    except (CommandError, UserError, FileNotFoundError, ImportError) as error:
+        if arguments.verbose:
+            raise
+        print(f"posezoo: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("posezoo: interrupted; files that were written are whole", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

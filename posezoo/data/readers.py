@@ -1,0 +1,98 @@
+"""One way to every reader, so that a recipe needs one `--dataset` flag."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from posezoo.data.coco import read_coco
+from posezoo.data.flic import read_flic
+from posezoo.data.lsp import read_lsp
+from posezoo.data.sample import KeypointSet, keypoint_columns
+from posezoo.skeletons import COCO17, Skeleton
+
+VAL_FRACTION = 0.1
+
+
+def read(dataset: str, root: Path | str, split: str, skeleton: Skeleton | None = None) -> KeypointSet:
+    """Read a split of a data set.
+
+    Args:
+        dataset: `lsp` (also its extended set), `flic` or `coco`.
+        root: The data set's folder, see its reader. For `coco`: the official one
+            (`annotations/person_keypoints_train2017.json` and `train2017/`, the same for `val`), or one
+            with an annotation file, or one per split with the split in its name, and `images/`. A single
+            file is divided by `split.json` (`val` lists file names), else its last tenth is validation.
+        split: `train`, `val`, or another that the reader knows.
+        skeleton: The keypoints to read, all of which the data set must have; by default all it has,
+            COCO's 17 for `coco`.
+
+    Raises:
+        FileNotFoundError: No annotations in `root`.
+        ValueError: An unknown data set or split, or keypoints that the data set does not have.
+    """
+    if dataset not in READERS:
+        raise ValueError(f"unknown data set '{dataset}'; expected one of {', '.join(READERS)}")
+    return READERS[dataset](Path(root), split, skeleton)
+
+
+def _read_lsp(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet:
+    return _select(read_lsp(root, split), skeleton)
+
+
+def _read_flic(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet:
+    return _select(read_flic(root, split), skeleton)
+
+
+def _select(people: KeypointSet, skeleton: Skeleton | None) -> KeypointSet:
+    """Keep a skeleton's keypoints of a set; boxes and areas stay those of the whole person."""
+    if skeleton is None:
+        return people
+    columns = keypoint_columns(people.skeleton.keypoints, skeleton, people.name)
+    for record in people.records:
+        record.keypoints = record.keypoints[:, columns]
+    people.skeleton = skeleton
+    return people
+
+
+def _read_coco(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet:
+    skeleton = skeleton or COCO17
+    if split not in ("train", "val", "all"):
+        raise ValueError(f"unknown split '{split}'; expected train, val or all")
+    found = sorted(p for folder in (root, root / "annotations") for p in folder.glob("*.json*"))
+    found = [p for p in found if p.name.endswith((".json", ".json.gz")) and p.name != "split.json"]
+    official = [p for p in found if p.name.startswith(f"person_keypoints_{split}2017.json")]
+    of_split = official or [p for p in found if len(found) > 1 and split in p.name]
+    if len(of_split) == 1:
+        return read_coco(of_split[0], _images(root, split), skeleton=skeleton)
+    if len(found) != 1:
+        listed = ", ".join(p.name for p in found) or "no .json"
+        raise FileNotFoundError(
+            f"{root}: found {listed}; expected annotations/person_keypoints_{split}2017.json, one .json, "
+            f"or exactly one with '{split}' in its name"
+        )
+    if found[0].name.startswith("person_keypoints_") and "2017.json" in found[0].name:
+        raise FileNotFoundError(f"{root}: has {found[0].name} but not person_keypoints_{split}2017.json")
+    people = read_coco(found[0], _images(root, split), skeleton=skeleton)
+    return people if split == "all" else _divide(people, root, split)
+
+
+def _images(root: Path, split: str) -> Path:
+    """Return the folder of a split's pictures."""
+    candidates = [root / f"{split}2017", root / split, root / "images" / split, root / "images"]
+    return next((folder for folder in candidates if folder.is_dir()), root)
+
+
+def _divide(people: KeypointSet, root: Path, split: str) -> KeypointSet:
+    names = [record.path.name for record in people.records]
+    if (root / "split.json").exists():
+        validation = set(json.loads((root / "split.json").read_text())["val"])
+    else:
+        validation = set(names[int(len(names) * (1 - VAL_FRACTION)) :])
+    people.records = [r for r in people.records if (r.path.name in validation) == (split == "val")]
+    people.name = f"{people.name}-{split}"
+    return people
+
+
+#: Name -> function of (root, split, skeleton or None).
+READERS = {"lsp": _read_lsp, "flic": _read_flic, "coco": _read_coco}

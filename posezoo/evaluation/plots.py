@@ -1,0 +1,63 @@
+"""Curves of accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from posezoo.evaluation.pck import LIMB_JOINTS, PCK
+
+
+def plot_pck(
+    results: Mapping[str, PCK],
+    path: Path | str,
+    *,
+    joints: tuple[str, ...] = LIMB_JOINTS,
+    max_threshold: float = 0.5,
+    title: str = "",
+) -> None:
+    """Draw PCK over thresholds, one panel for all joints and one per joint kind (paper, fig. 5).
+
+    Args:
+        results: Curves by name.
+        path: The PNG to write.
+        joints: Joint kinds, one panel each.
+        max_threshold: Right end of the axis.
+        title: Text above the panels.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError("plots need matplotlib; install it with: pip install 'posezoo[eval]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    present = [j for j in joints if any(not np.isnan(r.at(0.2, joints=(j,))) for r in results.values())]
+    panels = [("all limb joints", joints), *((joint, (joint,)) for joint in present)]
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.9 * rows), sharex=True, sharey=True, squeeze=False)
+    thresholds = np.linspace(0, max_threshold, 101)
+    for axis, (name, kinds) in zip(axes.flat, panels, strict=False):
+        for label, result in results.items():
+            axis.plot(thresholds, [result.at(t, joints=kinds) for t in thresholds], label=label)
+        axis.axvline(0.2, color="0.8", linewidth=0.8, zorder=0)
+        axis.set_title(name, fontsize=10)
+        axis.grid(alpha=0.25)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    axes[0, 0].set_ylim(0, 1)
+    axes[0, 0].set_xlim(0, max_threshold)
+    figure.supxlabel("distance / normaliser", fontsize=10)
+    figure.supylabel("share of joints (PCK)", fontsize=10)
+    axes[0, 0].legend(fontsize=8, loc="lower right")
+    if title:
+        figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,83 @@
+"""The gates: an exported file must agree with its network, output by output, on every kernel set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from posezoo.errors import UserError
+
+Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+class GateError(UserError, RuntimeError):
+    """An exported file that does not agree with its network."""
+
+
+@dataclass(frozen=True)
+class OutputReport:
+    """How one output of an exported file compares.
+
+    Attributes:
+        output: Name of the output.
+        kernels: Kernel set that ran it.
+        psnr_db: Peak signal-to-noise ratio; the peak is the reference's range.
+        max_error: Largest difference, as a share of the reference's range.
+        mean_error: Mean difference, as a share of the range.
+        levels: Number of different values; a quantised output with few is nearly constant.
+    """
+
+    output: str
+    kernels: str
+    psnr_db: float
+    max_error: float
+    mean_error: float
+    levels: int
+
+
+def compare(reference: dict[str, np.ndarray], got: dict[str, np.ndarray], *, kernels: str) -> list[OutputReport]:
+    """Compare outputs by name.
+
+    Raises:
+        GateError: The outputs have other names or shapes, or hold NaN.
+    """
+    if set(reference) != set(got):
+        raise GateError(f"the network has outputs {sorted(reference)}, the file {sorted(got)}")
+    rows = []
+    for name, expected in reference.items():
+        value = np.asarray(got[name], np.float64)
+        if value.shape != expected.shape:
+            raise GateError(f"output '{name}' is {value.shape}, expected {expected.shape}")
+        if not np.isfinite(value).all():
+            raise GateError(f"output '{name}' holds NaN or infinity on {kernels} kernels")
+        difference = np.abs(value - expected)
+        span = float(np.ptp(expected)) or 1.0
+        error = float(np.sqrt((difference**2).mean())) / span
+        rows.append(
+            OutputReport(
+                name, kernels, float(-20 * np.log10(max(error, 1e-9))), float(difference.max() / span),
+                float(difference.mean() / span), int(np.unique(value).size),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def check(rows: list[OutputReport], *, min_psnr_db: float, max_error: float | None = None, min_levels: int = 32) -> None:
+    """Refuse a file whose outputs differ too much or are nearly constant.
+
+    Raises:
+        GateError: Names every output that failed, by how much, and what is allowed.
+    """
+    failed = []
+    for row in rows:
+        told = f"output '{row.output}' on {row.kernels} kernels"
+        if row.levels < min_levels:
+            failed.append(f"{told} is nearly constant: {row.levels} different values, at least {min_levels} expected")
+        elif row.psnr_db < min_psnr_db:
+            failed.append(f"{told}: PSNR {row.psnr_db:.1f} dB, at least {min_psnr_db:.1f} expected")
+        elif max_error is not None and row.max_error > max_error:
+            failed.append(f"{told}: largest error {row.max_error:.3f} of the range, at most {max_error:.3f} allowed")
+    if failed:
+        raise GateError("; ".join(failed))

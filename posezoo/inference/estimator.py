@@ -1,0 +1,121 @@
+"""A ready model: picture in, poses out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from posezoo.cards import Card
+from posezoo.codecs import HeatmapCodec
+from posezoo.geometry import apply, box_to_crop, crop_matrix, invert, whole_picture
+from posezoo.inference.images import as_rgb, crop, read_image
+from posezoo.inference.poses import Poses
+from posezoo.inference.runners import Runner
+
+if TYPE_CHECKING:
+    import keras
+
+Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def heatmap_codec(card: Card) -> HeatmapCodec:
+    """Make the codec that a card describes."""
+    parameters = {k: v for k, v in card.codec.items() if k != "type"}
+    return HeatmapCodec(card.input.wh, **parameters)
+
+
+def mirrored_average(run: Runner | Callable, images: np.ndarray, flip_indices: Sequence[int], *, flip: bool) -> np.ndarray:
+    """Return heatmaps `(batch, height, width, K)`, averaged with those of the mirrored images if `flip`."""
+    maps = run(images)["heatmaps"]
+    if flip:
+        mirror = run(np.ascontiguousarray(images[:, :, ::-1]))["heatmaps"]
+        maps = (maps + mirror[:, :, ::-1][..., list(flip_indices)]) / 2
+    return maps
+
+
+class PoseModel:
+    """Network, preprocessing, codec and card together. Made by `posezoo.load`.
+
+    Attributes:
+        card: Facts, licences and measurements.
+        runner: The network on its runtime.
+        codec: Decodes the network's outputs.
+        detector: Finds people, or None to take the whole picture.
+    """
+
+    def __init__(self, card: Card, runner: Runner, *, detector: Detector | None = None):
+        self.card, self.runner, self.detector = card, runner, detector
+        self.codec = heatmap_codec(card)
+
+    def __repr__(self) -> str:
+        return f"PoseModel({self.card.name!r}, runtime={self.runner.name!r})"
+
+    @property
+    def network(self) -> keras.Model:
+        """The Keras network, for transfer learning.
+
+        Raises:
+            AttributeError: The model runs on another runtime.
+        """
+        network = getattr(self.runner, "network", None)
+        if network is None:
+            raise AttributeError(f"runtime '{self.runner.name}' has no Keras network; load with runtime='keras'")
+        return network
+
+    def __call__(
+        self,
+        image: np.ndarray | str | os.PathLike,
+        *,
+        boxes: np.ndarray | Sequence[Sequence[float]] | None = None,
+        flip: bool = False,
+    ) -> Poses:
+        """Find poses in one picture.
+
+        Args:
+            image: Path of a picture, or an array as `posezoo.inference.images.as_rgb` takes.
+            boxes: People to look at, `(N, 4)` as x, y, width, height in pixels. By default the
+                detector's boxes, or the whole picture where there is no detector.
+            flip: Whether to average with the mirrored picture: slower, a little more accurate.
+
+        Returns:
+            Poses in picture pixels, one per box, in the boxes' order.
+
+        Raises:
+            ImageError: No picture at that path, or an array that is none.
+            ValueError: Boxes of another shape, without area, or not finite.
+        """
+        pixels = as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+        box_scores, enlarge = None, float(self.card.crop["enlarge"])
+        if boxes is None and self.detector is not None:
+            boxes, box_scores = self.detector(pixels)
+        if boxes is None:
+            boxes, enlarge = whole_picture(pixels.shape[1], pixels.shape[0])[None], 1.0
+        boxes = self._checked(boxes)
+        if not len(boxes):
+            return Poses.empty(self.card.skeleton)
+        crops, matrices = [], []
+        width, height = self.card.input.wh
+        for box in boxes:
+            centre, size = box_to_crop(box, enlarge=enlarge, aspect=width / height)
+            matrices.append(crop_matrix(centre, size, (width, height)))
+            crops.append(crop(pixels, matrices[-1], (width, height)))
+        maps = mirrored_average(self.runner, np.stack(crops), self.card.skeleton.flip_indices, flip=flip)
+        keypoints, scores = self.codec.decode(maps)
+        keypoints = np.stack([apply(invert(m), k) for m, k in zip(matrices, keypoints, strict=True)])
+        scores = np.clip(scores, 0, 1)
+        person_scores = scores.mean(axis=1) * (1 if box_scores is None else np.asarray(box_scores, np.float32))
+        return Poses(keypoints, scores, self.card.skeleton, person_scores, boxes)
+
+    @staticmethod
+    def _checked(boxes) -> np.ndarray:
+        boxes = np.asarray(boxes, np.float32)
+        if boxes.size == 0:
+            return boxes.reshape(0, 4)
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"expected boxes (N, 4) as x, y, width, height, got shape {boxes.shape}")
+        if not np.isfinite(boxes).all() or (boxes[:, 2:] <= 0).any():
+            raise ValueError("every box needs a finite position and a width and height above 0")
+        return boxes

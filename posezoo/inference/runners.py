@@ -1,0 +1,145 @@
+"""The same network on different runtimes: RGB uint8 pictures in, named float arrays out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from posezoo.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+    from posezoo.cards.card import InputSpec
+
+
+class RunnerError(UserError, RuntimeError):
+    """A file that the runtime refuses, or that is not one of ours."""
+
+
+class Runner(Protocol):
+    """A network on some runtime."""
+
+    name: str
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run RGB uint8 images `(batch, height, width, 3)`; return float32 outputs by name."""
+
+
+class KerasRunner:
+    """A Keras network on any backend.
+
+    Args:
+        network: The network.
+        spec: Size and scaling of its input.
+    """
+
+    name = "keras"
+
+    def __init__(self, network: keras.Model, spec: InputSpec):
+        self.network, self.spec = network, spec
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = self.network.predict_on_batch(normalise(images, self.spec))
+        return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+
+def normalise(images: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Scale pixels as the network expects: `(pixel - mean) / std`, float32."""
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    return (images.astype(np.float32) - mean) / std
+
+
+class TFLiteRunner:
+    """A TFLite file with float32, int8 or uint8 input and outputs, batch 1.
+
+    Args:
+        model: Path or content of the file.
+        spec: Size and scaling of the network's input.
+        threads: Number of threads; the runtime's choice by default.
+        kernels: `default` (XNNPACK) or `builtin` (the kernels that every phone falls back to).
+
+    Raises:
+        RunnerError: The file is no TFLite model, has no signature, or takes another input size.
+    """
+
+    name = "tflite"
+
+    def __init__(
+        self, model: Path | str | bytes, spec: InputSpec, *, threads: int | None = None, kernels: str = "default"
+    ):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        resolvers = {
+            "default": OpResolverType.AUTO,
+            "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        }
+        if kernels not in resolvers:
+            raise ValueError(f"unknown kernels '{kernels}'; expected one of {', '.join(resolvers)}")
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        told = "the given bytes" if isinstance(model, bytes) else str(model)
+        try:
+            self._interpreter = Interpreter(
+                model_content=content, num_threads=threads, experimental_op_resolver_type=resolvers[kernels]
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise RunnerError(f"{told}: not a TFLite model that this runtime can load ({error})") from error
+        signatures = self._interpreter.get_signature_list()
+        if not signatures:
+            raise RunnerError(f"{told}: the file has no signature; posezoo reads outputs by name")
+        self._run = self._interpreter.get_signature_runner(next(iter(signatures)))
+        (self._input_name, details), *others = self._run.get_input_details().items()
+        expected = (1, *spec.shape)
+        if others or tuple(details["shape"]) != expected:
+            raise RunnerError(f"{told}: takes {tuple(details['shape'])}, the card says {expected}")
+        self._outputs = self._run.get_output_details()
+        #: Name -> (type, scale, zero point) of the input and the outputs.
+        self.quantisation = {
+            name: (np.dtype(d["dtype"]).name, *map(float, d["quantization"]))
+            for name, d in {self._input_name: details, **self._outputs}.items()
+        }
+        self._table = _pixel_table(spec, details)
+        self.spec = spec
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        results = [self.finish(self.invoke(self.prepare(image))) for image in images]
+        return {name: np.concatenate([r[name] for r in results]) for name in self._outputs}
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """RGB uint8 `(height, width, 3)` to the file's own input tensor `(1, height, width, 3)`."""
+        if self._table.shape[1] == 1:
+            return self._table[:, 0][image][None]
+        return np.stack([self._table[:, c][image[..., c]] for c in range(image.shape[-1])], axis=-1)[None]
+
+    def finish(self, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The file's own outputs to float32."""
+        return {name: dequantise(raw[name], details) for name, details in self._outputs.items()}
+
+    def invoke(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a prepared tensor; return the outputs as the file holds them."""
+        return self._run(**{self._input_name: tensor})
+
+
+
+def _pixel_table(spec: InputSpec, details: dict) -> np.ndarray:
+    """Scaling and quantisation of every pixel value: `(256, channels)`, or one column if all are alike."""
+    pixels = np.arange(256, dtype=np.uint8)[:, None].repeat(spec.shape[2], axis=1)
+    real = normalise(pixels, spec)
+    scale, zero = details["quantization"]
+    kind = np.dtype(details["dtype"])
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        real = np.clip(np.rint(real / scale) + zero, limits.min, limits.max)
+    table = real.astype(kind)
+    return table[:, :1] if (table == table[:, :1]).all() else table
+
+
+def dequantise(value: np.ndarray, details: dict) -> np.ndarray:
+    """Return float32 values of an output tensor."""
+    scale, zero = details["quantization"]
+    if np.dtype(details["dtype"]).kind not in "iu":
+        return value.astype(np.float32)
+    return (value.astype(np.float32) - zero) * np.float32(scale)
