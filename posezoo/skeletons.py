@@ -60,6 +60,7 @@ class Skeleton:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keypoints", tuple(self.keypoints))
         object.__setattr__(self, "limbs", tuple(tuple(limb) for limb in self.limbs))
+        object.__setattr__(self, "sigmas", tuple(self.sigmas))
         known = set(self.keypoints)
         if len(known) != len(self.keypoints):
             twice = sorted({k for k in self.keypoints if self.keypoints.count(k) > 1})

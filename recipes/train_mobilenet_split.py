@@ -1,54 +1,80 @@
-"""Train the MobileNet split-stream network, by default as its paper does.
+"""Train the MobileNet split-stream network or one of its paper's baselines, by default as the paper does.
 
-    python recipes/train_mobilenet_split.py --data path/to/lspet --backbone mobilenet_imagenet.npz
+    python recipes/train_mobilenet_split.py --data lspet --backbone mobilenet_imagenet.npz
+    python recipes/train_mobilenet_split.py --dataset flic --data FLIC --backbone mobilenet_1_0_224_tf.h5
+    python recipes/train_mobilenet_split.py --smoke
 
 Stage 1 trains the new layers on a frozen ImageNet backbone (50,000 steps at 1e-3), stage 2 everything
-(150,000 steps at 1e-4, halved on plateaus); Adam, batch 16, moving average of the weights.
+(150,000 steps at 1e-4, halved on plateaus); Adam, batch 16, moving average of the weights. A killed run
+goes on where it stopped when the same command is given again.
+
+A keypoint set of your own: a COCO-style JSON that names its keypoints, `--dataset coco --data FOLDER`, and
+one `Skeleton` added to `posezoo.skeletons.SKELETONS`, `--skeleton NAME`.
+
+On CPUs, KERAS_BACKEND=torch trains about three times as fast, with `--precision bfloat16` on processors
+that have it.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass
+import sys
+import tempfile
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 
-from posezoo.codecs import HeatmapCodec
+import posezoo
+from posezoo.cards import read_card
+from posezoo.codecs import CoordinateCodec, HeatmapCodec
 from posezoo.data.augment import Augmentation
-from posezoo.data.lsp import read_lsp
 from posezoo.data.pipeline import PersonCrops, keras_dataset, scale_pixels, tf_dataset
+from posezoo.data.readers import read
+from posezoo.data.stick_figures import write_stick_figures
 from posezoo.evaluation.top_down import evaluate_pck
-from posezoo.models.mobilenet_split import mobilenet_split
+from posezoo.skeletons import SKELETONS
 from posezoo.training.config import option, parse
-from posezoo.training.initialise import load_backbone, read_layers
-from posezoo.training.losses import heatmap_loss
+from posezoo.training.distillation import Distiller
+from posezoo.training.initialise import layers_of, load_backbone, read_layers
+from posezoo.training.losses import LOSSES
 from posezoo.training.run import Checkpoint, Plateau, Run
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
+    model: str = option("mobilenet_split_224", "a name of this family from 'posezoo list'")
+    width: float = option(0.0, "width multiplier; 0 takes the model's")
+    input_px: int = option(0, "side of the input; 0 takes the model's")
     data: Path = option(Path("data/lspet"), "folder of the data set")
+    dataset: str = option("lsp", "its layout: lsp, flic or coco")
+    skeleton: str = option("", "keypoints to learn, a name in posezoo.skeletons; empty takes the data set's")
     out: Path = option(Path("runs/mobilenet_split"), "folder of the run")
-    width: float = option(1.0, "width multiplier")
-    input_px: int = option(224, "side of the input")
-    backbone: Path | None = option(None, "ImageNet weights: the NPZ or Keras's MobileNet .h5")
-    init: Path | None = option(None, "weights.h5 of an earlier run of this recipe to start from")
-    teacher: Path | None = option(None, "weights.h5 of a width-1.0 network to distil from")
+    resume: bool = option(True, "go on with the run in --out if there is one")
+    smoke: bool = option(False, "two steps on generated pictures, to see that everything runs")
+
+    backbone: Path | None = option(None, "ImageNet weights: an NPZ of layers or Keras's MobileNet .h5")
+    init: Path | None = option(None, "weights of an earlier run to start from")
+    narrow_from: Path | None = option(None, "weights of a width-1.0 run, whose most important channels are taken")
+    teacher: Path | None = option(None, "weights of a width-1.0 network to distil from")
     teacher_share: float = option(0.5, "share of the teacher's maps in the loss")
+
     frozen_steps: int = option(50_000, "steps of stage 1, backbone frozen (rounded up to epochs)")
-    steps: int = option(200_000, "steps in all (rounded up to epochs)")
+    steps: int = option(200_000, "steps of both stages (rounded up to epochs)")
     batch: int = option(16, "pictures per step, over all devices")
     frozen_learning_rate: float = option(1e-3, "learning rate of stage 1")
     learning_rate: float = option(1e-4, "learning rate of stage 2")
-    schedule: str = option("plateau", "plateau: halve when the validation PCK stops rising; cosine: to zero")
+    schedule: str = option("plateau", "stage 2: plateau (halve when the validation PCK stops rising) or cosine (to zero)")
     patience: int = option(10, "epochs without progress before halving")
+    warm_up: int = option(200, "steps over which a cosine schedule's learning rate rises")
     weight_decay: float = option(0.0, "decoupled weight decay; 0 is plain Adam")
     ema: float = option(0.9, "momentum of the moving average of the weights; 0 for none")
+
     sigma: float = option(1.5, "standard deviation of the target Gaussians in map pixels")
+    enlarge: float = option(1.35, "crop: factor on the box around the labelled joints")
     rotation: float = option(30.0, "largest rotation in degrees")
     scale: float = option(1.25, "largest magnification of the person")
     min_scale: float = option(0.75, "smallest magnification of the person")
@@ -56,15 +82,154 @@ class Config:
     colour: float = option(0.0, "strength of colour changes, 0 to 1")
     grey: float = option(0.0, "probability of a grey picture")
     cutout: float = option(0.0, "probability of covering a rectangle")
+
     seed: int = option(1, "seed of every random number")
     workers: int = option(2, "loader threads")
     threads: int = option(0, "compute threads; 0 leaves the framework's choice")
-    bfloat16: bool = option(False, "mixed precision")
-    resume: bool = option(True, "go on with the run in --out if there is one")
+    precision: str = option("float32", "float32, bfloat16 or float16 (mixed: variables stay float32)")
+    devices: int = option(1, "devices to mirror the network on (TensorFlow); CPUs are divided if there is no GPU")
+    tensorboard: bool = option(False, "write TensorBoard logs into the run's folder")
+
+
+def main(argv=None) -> Run:
+    cfg = parse(Config, argv, description=__doc__)
+    if cfg.smoke:
+        cfg = smoke(cfg)
+    keras.utils.set_random_seed(cfg.seed)
+    set_threads(cfg.threads)
+    run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
+    with strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
+        train(cfg, run)
+    print(f"best validation PCK@0.2 {run.best:.4f}, weights in {run.best_weights}")
+    return run
+
+
+def train(cfg: Config, run: Run) -> None:
+    skeleton = SKELETONS[cfg.skeleton] if cfg.skeleton else None
+    people = {split: read(cfg.dataset, cfg.data, split, skeleton) for split in ("train", "val")}
+    for part in people.values():
+        if part.problems:
+            print(f"{part.name}: {len(part)} pictures, left out: {dict(part.problems)}")
+    network, teacher = networks(cfg, people["train"].skeleton)
+    height, width = network.input_shape[1:3]
+    codec = make_codec(cfg, network, (width, height))
+    augmentation = Augmentation(
+        rotation_deg=cfg.rotation, scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
+        colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout,
+    )  # fmt: skip
+    crops = PersonCrops(
+        people["train"], codec.input_wh, enlarge=cfg.enlarge, augmentation=augmentation, seed=cfg.seed
+    )
+    checked = PersonCrops(people["val"], codec.input_wh, enlarge=cfg.enlarge)
+    backbone = [layer for layer in network.layers if layer.name.startswith("conv")]
+
+    steps = len(crops) // cfg.batch
+    if not steps:
+        raise SystemExit(f"{cfg.data}: {len(crops)} people do not fill one batch of {cfg.batch}; lower --batch")
+    frozen_epochs, epochs = math.ceil(cfg.frozen_steps / steps), math.ceil(cfg.steps / steps)
+    for first, last, frozen in ((0, frozen_epochs, True), (frozen_epochs, epochs, False)):
+        if run.epoch >= last or first == last:
+            continue
+        for layer in backbone:
+            layer.trainable = not frozen
+        fit(cfg, run, network, teacher, codec, crops, checked, first=first, last=last, frozen=frozen)
+
+
+def networks(cfg: Config, skeleton):
+    """Build the network, started as asked, and the teacher if there is one."""
+    changes = {"width": cfg.width} if cfg.width else {}
+    changes |= {"input_px": cfg.input_px} if cfg.input_px else {}
+    mixed_precision(cfg.precision)
+    network = posezoo.build(cfg.model, skeleton=skeleton, **changes)
+    if cfg.backbone:
+        load_backbone(network, read_layers(cfg.backbone))
+    wide = {**changes, "width": 1.0, "skeleton": skeleton}
+    if cfg.narrow_from:
+        source = posezoo.build(cfg.model, **wide)
+        source.load_weights(cfg.narrow_from)
+        load_backbone(network, layers_of(source))
+    if cfg.init:
+        network.load_weights(cfg.init)
+    teacher = None
+    if cfg.teacher:
+        teacher = posezoo.build(cfg.model, **wide)
+        teacher.load_weights(cfg.teacher)
+    return network, teacher
+
+
+def make_codec(cfg: Config, network, input_wh):
+    """The codec of the network's output."""
+    if "coordinates" in network.output:
+        return CoordinateCodec(input_wh)
+    return HeatmapCodec(input_wh, sigma=cfg.sigma)
+
+
+def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, frozen):
+    """Train from epoch `first` to `last` with one optimiser."""
+    steps = len(crops) // cfg.batch
+    trainer = native(network, cfg)
+    if teacher is not None:
+        trainer = Distiller(trainer, native(teacher, cfg), share=cfg.teacher_share)
+    trainer.build((None, *network.input_shape[1:]))
+    peak = cfg.frozen_learning_rate if frozen else cfg.learning_rate
+    averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
+    optimizer = keras.optimizers.AdamW(peak, weight_decay=cfg.weight_decay, **averaging)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    label_share = 1 - cfg.teacher_share if teacher is not None else 1.0
+    trainer.compile(
+        optimizer, loss={codec.output: LOSSES[codec.output]}, loss_weights={codec.output: label_share},
+        jit_compile=False,
+    )  # fmt: skip
+
+    def learning_rate(step):
+        if frozen or cfg.schedule == "plateau":
+            return peak
+        step -= first * steps
+        rising = min(1.0, (step + 1) / max(cfg.warm_up, 1))
+        return peak * rising * 0.5 * (1 + math.cos(math.pi * step / ((last - first) * steps)))
+
+    def evaluate():
+        def on_crops(images):
+            outputs = trainer.predict_on_batch(scale_pixels(images))
+            # Several devices each return the whole batch.
+            return {name: np.asarray(value, np.float32)[: len(images)] for name, value in outputs.items()}
+
+        scores = evaluate_pck(on_crops, checked, codec, workers=cfg.workers)
+        return {"val_pck": scores.at(0.2), "val_pck_0.1": scores.at(0.1)}
+
+    plateau = Plateau(cfg.patience) if cfg.schedule == "plateau" and not frozen else None
+    if run.epoch > first:
+        run.restore(trainer, plateau)
+    callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau)]
+    if cfg.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
+    if keras.backend.backend() == "tensorflow":
+        data = tf_dataset(crops, codec, cfg.batch, epochs=range(run.epoch, last), workers=cfg.workers)
+    else:
+        data = keras_dataset(crops, codec, cfg.batch, epoch=run.epoch, workers=cfg.workers)
+    trainer.fit(
+        data, initial_epoch=run.epoch, epochs=last, steps_per_epoch=steps, callbacks=callbacks,
+        shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
+    )  # fmt: skip
+
+
+def native(network, cfg: Config):
+    """On torch, run the network by PyTorch's own kernels."""
+    if keras.backend.backend() != "torch":
+        return network
+    from posezoo.training.native_torch import NativeTorch
+
+    return NativeTorch(network, bfloat16=cfg.precision == "bfloat16")
+
+
+def mixed_precision(precision: str) -> None:
+    """Set Keras's policy; on torch the native path casts by itself."""
+    if precision != "float32" and keras.backend.backend() != "torch":
+        keras.mixed_precision.set_global_policy(f"mixed_{precision}")
 
 
 def set_threads(threads: int) -> None:
-    cv2.setNumThreads(1)  # the loader has its own threads
+    cv2.setNumThreads(1)  # the loader has threads of its own
     if threads and keras.backend.backend() == "torch":
         import torch
 
@@ -75,79 +240,24 @@ def set_threads(threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
-def main(argv=None) -> Run:
-    cfg = parse(Config, argv, description=__doc__)
-    keras.utils.set_random_seed(cfg.seed)
-    set_threads(cfg.threads)
-    run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
+def strategy(devices: int):
+    """Mirror the network on several GPUs, or on parts of the CPU where there are none."""
+    if keras.backend.backend() != "tensorflow":
+        raise SystemExit("--devices needs the TensorFlow backend; unset KERAS_BACKEND")
+    import tensorflow as tf
 
-    codec = HeatmapCodec((cfg.input_px, cfg.input_px), sigma=cfg.sigma)
-    augmentation = Augmentation(
-        rotation_deg=cfg.rotation, scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
-        colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout,
-    )  # fmt: skip
-    training, validation = read_lsp(cfg.data, "train"), read_lsp(cfg.data, "val")
-    train = PersonCrops(training, codec.input_wh, augmentation=augmentation, seed=cfg.seed)
-    val = PersonCrops(validation, codec.input_wh)
-
-    network = mobilenet_split(width=cfg.width, input_px=cfg.input_px, skeleton=training.skeleton)
-    backbone = load_backbone(network, read_layers(cfg.backbone)) if cfg.backbone else []
-    if cfg.init:
-        network.load_weights(cfg.init)
-
-    steps = len(train) // cfg.batch
-    frozen_epochs, epochs = math.ceil(cfg.frozen_steps / steps), math.ceil(cfg.steps / steps)
-    for phase, (first, last) in enumerate([(0, frozen_epochs), (frozen_epochs, epochs)]):
-        if run.epoch >= last or first == last:
-            continue
-        for name in backbone:
-            network.get_layer(name).trainable = phase == 1
-        fit(cfg, run, network, codec, train, val, first=first, last=last, frozen=phase == 0)
-    print(f"best validation PCK@0.2 {run.best:.4f}, weights in {run.best_weights}")
-    return run
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    if kind == "CPU":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)])
 
 
-def fit(cfg, run, network, codec, train, val, *, first, last, frozen):
-    """Train from epoch `first` to `last` with one optimiser."""
-    steps = len(train) // cfg.batch
-    trainer = network
-    if keras.backend.backend() == "torch":
-        from posezoo.training.native_torch import NativeTorch
-
-        trainer = NativeTorch(network, bfloat16=cfg.bfloat16)
-        trainer.build((None, cfg.input_px, cfg.input_px, 3))
-    peak = cfg.frozen_learning_rate if frozen else cfg.learning_rate
-    averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
-    optimizer = keras.optimizers.AdamW(peak, weight_decay=cfg.weight_decay, **averaging)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    trainer.compile(optimizer, loss={"heatmaps": heatmap_loss}, jit_compile=False)
-
-    def learning_rate(step):
-        if frozen or cfg.schedule == "plateau":
-            return peak
-        done = (step - first * steps) / ((last - first) * steps)
-        warm_up = min(1.0, (step - first * steps + 1) / 200)
-        return peak * warm_up * 0.5 * (1 + math.cos(math.pi * done))
-
-    def evaluate():
-        def on_crops(images):
-            return {k: np.asarray(v) for k, v in trainer.predict_on_batch(scale_pixels(images)).items()}
-
-        score = evaluate_pck(on_crops, val, codec, workers=cfg.workers)
-        return {"val_pck": score.at(0.2), "val_pck01": score.at(0.1)}
-
-    plateau = Plateau(cfg.patience) if cfg.schedule == "plateau" and not frozen else None
-    if run.epoch > first:
-        run.restore(trainer, plateau)
-    checkpoint = Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau)
-    if keras.backend.backend() == "tensorflow":
-        data = tf_dataset(train, codec, cfg.batch, epochs=range(run.epoch, last), workers=cfg.workers)
-    else:
-        data = keras_dataset(train, codec, cfg.batch, epoch=run.epoch, workers=cfg.workers)
-    trainer.fit(
-        data, initial_epoch=run.epoch, epochs=last, steps_per_epoch=steps, callbacks=[checkpoint],
-        verbose=2 if os.environ.get("CI") else "auto",
-    )  # fmt: skip
+def smoke(cfg: Config) -> Config:
+    """Shrink a run to two steps, one per stage, on pictures made for it."""
+    data = cfg.data if cfg.dataset != "lsp" or cfg.data != Config.data else write_stick_figures(tempfile.mkdtemp())
+    small = {"width": 0.35, "input_px": 64} if read_card(cfg.model).family == "mobilenet_split" else {}
+    return replace(cfg, data=data, **small, batch=4, frozen_steps=1, steps=2)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,20 @@
 """Codecs: keypoints to training targets, and network outputs back to keypoints."""
 
+from posezoo.codecs.coordinate import CoordinateCodec
 from posezoo.codecs.heatmap import HeatmapCodec
 
-__all__ = ["HeatmapCodec"]
+CODECS = {"heatmap": HeatmapCodec, "coordinate": CoordinateCodec}
+
+
+def make_codec(type: str, input_wh: tuple[int, int], **parameters):
+    """Make a codec by its name on cards.
+
+    Raises:
+        ValueError: Unknown name.
+    """
+    if type not in CODECS:
+        raise ValueError(f"unknown codec '{type}'; expected one of {', '.join(CODECS)}")
+    return CODECS[type](input_wh, **parameters)
+
+
+__all__ = ["CODECS", "CoordinateCodec", "HeatmapCodec", "make_codec"]

@@ -7,12 +7,16 @@ arXiv:1910.06278). Half-pixel shift and stride appear here and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 DECODERS = ("argmax", "quarter", "dark")
+
+#: Value of a target map whose keypoint is not labelled; losses leave it out.
+UNLABELLED = -1.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class HeatmapCodec:
 
     Borders: a keypoint outside the map leaves the tail of its Gaussian, and none beyond 3 sigma. A
     peak on the outermost row or column has no neighbour on one side: `quarter` and `dark` leave that
-    axis at the arg-max. The refined position never leaves the arg-max pixel's 3x3 surrounding.
+    axis at the arg-max; closer than 3 pixels to the border, smoothing pulls `dark` off by up to half a
+    pixel. The refined position never leaves the arg-max pixel's 3x3 surrounding.
 
     Raises:
         ValueError: Unknown decoder, or an input that is no multiple of the stride.
@@ -53,6 +58,9 @@ class HeatmapCodec:
             raise ValueError(f"unknown decoder '{self.decoder}'; expected one of {', '.join(DECODERS)}")
         if any(side % self.stride for side in self.input_wh):
             raise ValueError(f"input {self.input_wh} is no multiple of the stride {self.stride}")
+
+    #: Name of the network output that this codec reads.
+    output = "heatmaps"
 
     @property
     def map_wh(self) -> tuple[int, int]:
@@ -84,11 +92,24 @@ class HeatmapCodec:
         profiles = []
         for axis, length in enumerate(self.map_wh):
             distance = np.arange(length, dtype=np.float32) - centres[..., axis, None]
-            profiles.append(np.exp(-(distance**2) / (2 * self.sigma**2)))
+            # Clipped, as a keypoint may lie anywhere and the square of a huge distance overflows.
+            distance = np.clip(distance / self.sigma, -100, 100)
+            profiles.append(np.exp(-(distance**2) / 2))
         across, down = profiles
         inside = np.all((centres > -3 * self.sigma) & (centres < np.array(self.map_wh) - 1 + 3 * self.sigma), axis=-1)
-        across = across * (inside & (np.asarray(visible) > 0))[..., None]
+        # Not a product: an unlabelled keypoint may be NaN.
+        drawn = (inside & (np.asarray(visible) > 0))[..., None]
+        across, down = np.where(drawn, across, 0), np.where(drawn, down, 0)
         return np.einsum("...kh,...kw->...hwk", down, across).astype(np.float32)
+
+    def targets(self, keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
+        """As `encode`, but the map of a keypoint that is not labelled (visible 0) is `UNLABELLED`."""
+        unlabelled = np.asarray(visible) == 0
+        return self.encode(keypoints, visible) + np.float32(UNLABELLED) * unlabelled[..., None, None, :]
+
+    def mirror(self, heatmaps: np.ndarray, flip_indices: Sequence[int]) -> np.ndarray:
+        """Return the maps of a mirrored picture `(..., height, width, K)` as those of the picture itself."""
+        return heatmaps[..., ::-1, :][..., list(flip_indices)]
 
     def decode(self, heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find each map's keypoint.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posezoo.data.sample import KeypointSet
+from posezoo.data.sample import KeypointSet, keypoint_columns
 from posezoo.skeletons import LSP14
 
 SPLITS = ("train", "val", "all")
@@ -50,15 +50,23 @@ def read_lsp(root: Path | str, split: str = "all", *, val_fraction: float = 0.1)
 
 def _read_json(root: Path):
     annotations = json.loads((root / "annotations.json").read_text())
-    order = [annotations["joint_names"].index(_short(k)) for k in LSP14.keypoints]
-    items = annotations["items"]
-    joints = np.array([item["joints"] for item in items], np.float32)[:, order]
-    joints[..., 2] = np.where(joints[..., 2] > 0, 2, 0)
-    return [item["file"] for item in items], joints
+    names = [_long(name) for name in annotations["joint_names"]]
+    order = keypoint_columns(names, LSP14, str(root / "annotations.json"))
+    files, joints = [], []
+    for item in annotations["items"]:
+        try:
+            person = np.array(item["joints"], np.float32).reshape(len(names), 3)[order]
+        except (TypeError, ValueError):  # not numbers, or not as many: the set leaves the picture out by name
+            person = np.full((len(LSP14.keypoints), 3), np.nan, np.float32)
+        person[:, 2] = np.where(person[:, 2] > 0, 2, 0)
+        files.append(item["file"])
+        joints.append(person)
+    return files, joints
 
 
-def _short(keypoint: str) -> str:
-    return keypoint.replace("left_", "l_").replace("right_", "r_")
+def _long(name: str) -> str:
+    side = {"l_": "left_", "r_": "right_"}.get(name[:2])
+    return side + name[2:] if side else name
 
 
 def _read_mat(root: Path):

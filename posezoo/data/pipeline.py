@@ -7,22 +7,18 @@ the order of loading, the number of workers and the framework do not matter.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from posezoo.codecs import HeatmapCodec
 from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout
 from posezoo.data.sample import KeypointSet
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix
-from posezoo.inference.images import ImageError, crop
+from posezoo.inference.images import ImageError, crop, read_image
 
 log = logging.getLogger(__name__)
-
-#: Value of a target map whose keypoint is not labelled; losses leave it out.
-UNLABELLED = -1.0
 
 
 @dataclass
@@ -34,12 +30,14 @@ class Crop:
         keypoints: `(K, 2)` in crop pixels.
         visible: `(K,)` COCO visibility.
         matrix: `(2, 3)` from picture to crop.
+        index: Which example of the set this is; another than asked for where that could not be read.
     """
 
     image: np.ndarray
     keypoints: np.ndarray
     visible: np.ndarray
     matrix: np.ndarray
+    index: int = 0
 
 
 class PersonCrops:
@@ -100,7 +98,8 @@ class PersonCrops:
             ImageError: No picture of the set can be read.
         """
         for substitute in range(len(self)):
-            record, person = self.index[(index + substitute) % len(self)]
+            found = (index + substitute) % len(self)
+            record, person = self.index[found]
             try:
                 image = self._image(record)
                 break
@@ -126,12 +125,12 @@ class PersonCrops:
             pixels = random_cutout(rng, pixels, self.augmentation.cutout)
         if flip:
             keypoints = keypoints[list(self.people.skeleton.flip_indices)]
-        return Crop(pixels, apply(matrix, keypoints[:, :2]).astype(np.float32), keypoints[:, 2], matrix)
+        return Crop(pixels, apply(matrix, keypoints[:, :2]).astype(np.float32), keypoints[:, 2], matrix, found)
 
     def _image(self, record) -> np.ndarray:
         image = self._cache.get(record.path)
         if image is None:
-            image = record.load().image
+            image = read_image(record.path)
             if image.nbytes <= self._room:
                 self._room -= image.nbytes
                 self._cache[record.path] = image
@@ -143,55 +142,62 @@ def scale_pixels(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) * np.float32(1 / 127.5) - 1
 
 
-def heatmap_batch(crops: list[Crop], codec: HeatmapCodec) -> tuple[np.ndarray, np.ndarray]:
-    """Stack crops into network inputs and target maps; maps of unlabelled keypoints are `UNLABELLED`.
-
-    Returns:
-        Images `(batch, height, width, 3)` in [-1, 1] and maps `(batch, map height, map width, K)`.
-    """
+def training_batch(crops: list[Crop], codec) -> tuple[np.ndarray, np.ndarray]:
+    """Stack crops into network inputs `(batch, height, width, 3)` in [-1, 1] and the codec's targets."""
     images = scale_pixels(np.stack([c.image for c in crops]))
-    visible = np.stack([c.visible for c in crops])
-    maps = codec.encode(np.stack([c.keypoints for c in crops]), visible)
-    maps += UNLABELLED * (visible == 0)[:, None, None, :]
-    return images, maps
+    return images, codec.targets(np.stack([c.keypoints for c in crops]), np.stack([c.visible for c in crops]))
 
 
 def batch_indices(crops: PersonCrops, epoch: int, batch: int) -> list[np.ndarray]:
-    """Divide an epoch's order into full batches."""
+    """Divide an epoch's order into full batches.
+
+    Raises:
+        ValueError: There are too few examples for one batch.
+    """
     order = crops.order(epoch)
+    if len(order) < batch:
+        raise ValueError(f"{crops.people.name} has {len(order)} examples, too few for one batch of {batch}")
     return [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
 
 
-def keras_dataset(crops: PersonCrops, codec: HeatmapCodec, batch: int, *, epoch: int = 0, workers: int = 2):
-    """Return a `keras.utils.PyDataset` of `(images, maps)`, for any Keras backend."""
+def keras_dataset(crops: PersonCrops, codec, batch: int, *, epoch: int = 0, workers: int = 2):
+    """Return a `keras.utils.PyDataset` of `(images, targets)`, for any Keras backend.
+
+    It goes on from epoch to epoch without end: give `fit` the `steps_per_epoch`. Keras shuffles finite
+    sets by itself and takes a batch for building, so that a resumed run would see other batches.
+    """
     import keras
+
+    steps = len(batch_indices(crops, epoch, batch))
 
     class Batches(keras.utils.PyDataset):
         def __init__(self):
-            super().__init__(workers=workers, max_queue_size=8)
-            self.epoch = epoch
-            self.batches = batch_indices(crops, epoch, batch)
+            super().__init__()
+            self.pool = ThreadPoolExecutor(workers)
+            self.waiting = {}
 
-        def __len__(self):
-            return len(self.batches)
+        @property
+        def num_batches(self):
+            return None
+
+        def load(self, step):
+            now = epoch + step // steps
+            rows = batch_indices(crops, now, batch)[step % steps]
+            return training_batch([crops.crop(int(i), now) for i in rows], codec)
 
         def __getitem__(self, step):
-            return heatmap_batch([crops.crop(int(i), self.epoch) for i in self.batches[step]], codec)
-
-        def on_epoch_end(self):
-            self.epoch += 1
-            self.batches = batch_indices(crops, self.epoch, batch)
+            wanted = range(step, step + 1 + 2 * workers)
+            self.waiting = {i: self.waiting.get(i) or self.pool.submit(self.load, i) for i in wanted}
+            return self.waiting.pop(step).result()
 
     return Batches()
 
 
-def tf_dataset(crops: PersonCrops, codec: HeatmapCodec, batch: int, *, epochs: range = range(1), workers: int = 2):
-    """Return a `tf.data.Dataset` of `(images, maps)`, epoch after epoch, loaded by `workers` threads."""
+def tf_dataset(crops: PersonCrops, codec, batch: int, *, epochs: range = range(1), workers: int = 2):
+    """Return a `tf.data.Dataset` of `(images, targets)`, epoch after epoch, loaded by `workers` threads."""
     import tensorflow as tf
 
-    width, height = crops.input_wh
-    map_width, map_height = codec.map_wh
-    keypoints = crops.people.skeleton.num_keypoints
+    shapes = [a.shape for a in training_batch([crops.crop(0)] * batch, codec)]
 
     def steps():
         for epoch in epochs:
@@ -199,14 +205,14 @@ def tf_dataset(crops: PersonCrops, codec: HeatmapCodec, batch: int, *, epochs: r
                 yield epoch, indices
 
     def load(epoch, indices):
-        images, maps = tf.numpy_function(
-            lambda epoch, rows: heatmap_batch([crops.crop(int(i), int(epoch)) for i in rows], codec),
+        arrays = tf.numpy_function(
+            lambda epoch, rows: training_batch([crops.crop(int(i), int(epoch)) for i in rows], codec),
             [epoch, indices],
             (tf.float32, tf.float32),
         )
-        images.set_shape((batch, height, width, 3))
-        maps.set_shape((batch, map_height, map_width, keypoints))
-        return images, maps
+        for array, shape in zip(arrays, shapes, strict=True):
+            array.set_shape(shape)
+        return tuple(arrays)
 
     signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((batch,), tf.int64))
     data = tf.data.Dataset.from_generator(steps, output_signature=signature)
@@ -214,6 +220,12 @@ def tf_dataset(crops: PersonCrops, codec: HeatmapCodec, batch: int, *, epochs: r
 
 
 def load_all(crops: PersonCrops, *, epoch: int = 0, workers: int = 2):
-    """Yield every crop in order, loaded ahead by threads; for evaluation."""
+    """Yield every crop in order, loaded a little ahead by threads; for evaluation."""
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(lambda i: crops.crop(i, epoch), range(len(crops)))
+        waiting: deque = deque()
+        for index in range(len(crops)):
+            waiting.append(pool.submit(crops.crop, index, epoch))
+            if len(waiting) > 8 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

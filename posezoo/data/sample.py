@@ -17,6 +17,29 @@ from posezoo.skeletons import Skeleton
 log = logging.getLogger(__name__)
 
 
+def keypoint_columns(names: Sequence[str], skeleton: Skeleton, source: str) -> list[int]:
+    """Find a skeleton's keypoints among a file's.
+
+    Args:
+        names: The file's keypoint names, in its order.
+        skeleton: The keypoints to find.
+        source: The file or data set, for the message.
+
+    Returns:
+        Column of each of the skeleton's keypoints.
+
+    Raises:
+        ValueError: The file lacks some of them.
+    """
+    missing = [keypoint for keypoint in skeleton.keypoints if keypoint not in names]
+    if missing:
+        raise ValueError(
+            f"{source} has no keypoint {', '.join(missing)} of skeleton '{skeleton.name}'; "
+            f"it has {', '.join(map(str, names))}. Give a skeleton made of these"
+        )
+    return [list(names).index(keypoint) for keypoint in skeleton.keypoints]
+
+
 @dataclass
 class Sample:
     """One picture and the people in it.
@@ -84,7 +107,7 @@ class KeypointSet:
         self.problems[reason] += 1
         log.warning("%s: %s: left out, %s", self.name, file, reason)
 
-    def add(self, path: Path, keypoints: np.ndarray, *, boxes=None, areas=None, **rest) -> None:
+    def add(self, path: Path | str, keypoints: np.ndarray, *, boxes=None, areas=None, **rest) -> None:
         """Add a picture, unless its labels are impossible.
 
         Args:
@@ -94,6 +117,7 @@ class KeypointSet:
             areas: `(N,)`; by default the boxes' areas.
             **rest: `image_id`, `annotation_ids`, `ignore` of `Record`.
         """
+        path = Path(path)
         keypoints = np.asarray(keypoints, np.float32)
         expected = self.skeleton.num_keypoints
         if keypoints.ndim != 3 or keypoints.shape[1:] != (expected, 3):
@@ -103,8 +127,10 @@ class KeypointSet:
         if boxes is None:
             boxes = [box_of_points(person[person[:, 2] > 0, :2]) for person in keypoints]
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        if len(boxes) != len(keypoints) or not np.isfinite(boxes).all():
+            return self.leave_out(path.name, "boxes that are not one of four numbers per person")
         if len(boxes) and (boxes[:, 2:].max(axis=1) <= 0).any():
             return self.leave_out(path.name, "no labelled keypoint, or a box without area")
         areas = boxes[:, 2] * boxes[:, 3] if areas is None else np.asarray(areas, np.float32)
-        self.records.append(Record(Path(path), keypoints, boxes, areas, **rest))
+        self.records.append(Record(path, keypoints, boxes, areas, **rest))
         return None

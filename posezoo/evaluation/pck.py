@@ -74,7 +74,8 @@ def pck(predicted: np.ndarray, truth: np.ndarray, normaliser: np.ndarray, skelet
     """Compare predictions with labels.
 
     Args:
-        predicted: `(N, K, 2)`.
+        predicted: `(N, K, 2)`; NaN does not count: a joint that the network lacks, a picture that could
+            not be read.
         truth: `(N, K, 3)` with COCO visibility; unlabelled keypoints do not count.
         normaliser: `(N,)` in the same pixels; persons with NaN or 0 do not count.
         skeleton: Names the columns.

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from posezoo.codecs import HeatmapCodec
 from posezoo.data.pipeline import PersonCrops, load_all
 from posezoo.evaluation.pck import PCK, box_size, head_size, pck, torso_size
 from posezoo.geometry import apply, invert
-from posezoo.inference.estimator import mirrored_average
+from posezoo.inference.estimator import run_crops
 from posezoo.skeletons import Skeleton
 
 #: Function from RGB uint8 images `(batch, height, width, 3)` to float outputs by name.
@@ -26,7 +25,7 @@ NORMALISERS = {
 def predict_crops(
     run: Runner,
     crops: PersonCrops,
-    codec: HeatmapCodec,
+    codec,
     *,
     skeleton: Skeleton | None = None,
     flip: bool = False,
@@ -47,31 +46,36 @@ def predict_crops(
         progress: Wraps the iteration over crops, for a progress bar.
 
     Returns:
-        Keypoints `(N, K, 2)` in picture pixels and scores `(N, K)`, in the network's order.
+        Keypoints `(N, K, 2)` in picture pixels and scores `(N, K)`, in the network's order;
+        NaN and 0 for a picture that cannot be read.
     """
     skeleton = skeleton or crops.people.skeleton
-    keypoints, scores, waiting = [], [], []
+    keypoints, scores, waiting, found = [], [], [], []
 
     def flush():
         images = np.stack([c.image for c in waiting])
-        xy, score = codec.decode(mirrored_average(run, images, skeleton.flip_indices, flip=flip))
+        xy, score = run_crops(run, codec, images, skeleton, flip=flip)
         keypoints.extend(apply(invert(c.matrix), points) for c, points in zip(waiting, xy, strict=True))
         scores.append(score)
         waiting.clear()
 
     for crop in progress(load_all(crops, workers=workers)):
         waiting.append(crop)
+        found.append(crop.index)
         if len(waiting) == batch:
             flush()
     if waiting:
         flush()
-    return np.array(keypoints, np.float32), np.concatenate(scores)
+    keypoints, scores = np.array(keypoints, np.float32), np.concatenate(scores)
+    unreadable = np.array(found) != np.arange(len(crops))
+    keypoints[unreadable], scores[unreadable] = np.nan, 0
+    return keypoints, scores
 
 
 def evaluate_pck(
     run: Runner,
     crops: PersonCrops,
-    codec: HeatmapCodec,
+    codec,
     *,
     skeleton: Skeleton | None = None,
     normaliser: str = "torso",

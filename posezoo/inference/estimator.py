@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posezoo.cards import Card
-from posezoo.codecs import HeatmapCodec
+from posezoo.codecs import make_codec
 from posezoo.geometry import apply, box_to_crop, crop_matrix, invert, whole_picture
 from posezoo.inference.images import as_rgb, crop, read_image
 from posezoo.inference.poses import Poses
 from posezoo.inference.runners import Runner
+from posezoo.skeletons import Skeleton
 
 if TYPE_CHECKING:
     import keras
@@ -21,19 +22,24 @@ if TYPE_CHECKING:
 Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def heatmap_codec(card: Card) -> HeatmapCodec:
-    """Make the codec that a card describes."""
-    parameters = {k: v for k, v in card.codec.items() if k != "type"}
-    return HeatmapCodec(card.input.wh, **parameters)
+def run_crops(run: Runner | Callable, codec, images: np.ndarray, skeleton: Skeleton, *, flip: bool):
+    """Run a single-person network on crops and decode.
 
+    Args:
+        run: The network on any runtime.
+        codec: Decodes the output that it names.
+        images: RGB uint8 `(batch, height, width, 3)`.
+        skeleton: The network's keypoints.
+        flip: Whether to average with the mirrored crops' outputs.
 
-def mirrored_average(run: Runner | Callable, images: np.ndarray, flip_indices: Sequence[int], *, flip: bool) -> np.ndarray:
-    """Return heatmaps `(batch, height, width, K)`, averaged with those of the mirrored images if `flip`."""
-    maps = run(images)["heatmaps"]
+    Returns:
+        Keypoints `(batch, K, 2)` in crop pixels and scores `(batch, K)`.
+    """
+    output = run(images)[codec.output]
     if flip:
-        mirror = run(np.ascontiguousarray(images[:, :, ::-1]))["heatmaps"]
-        maps = (maps + mirror[:, :, ::-1][..., list(flip_indices)]) / 2
-    return maps
+        mirrored = run(np.ascontiguousarray(images[:, :, ::-1]))[codec.output]
+        output = (output + codec.mirror(mirrored, skeleton.flip_indices)) / 2
+    return codec.decode(output)
 
 
 class PoseModel:
@@ -48,7 +54,7 @@ class PoseModel:
 
     def __init__(self, card: Card, runner: Runner, *, detector: Detector | None = None):
         self.card, self.runner, self.detector = card, runner, detector
-        self.codec = heatmap_codec(card)
+        self.codec = make_codec(input_wh=card.input.wh, **card.codec)
 
     def __repr__(self) -> str:
         return f"PoseModel({self.card.name!r}, runtime={self.runner.name!r})"
@@ -102,8 +108,7 @@ class PoseModel:
             centre, size = box_to_crop(box, enlarge=enlarge, aspect=width / height)
             matrices.append(crop_matrix(centre, size, (width, height)))
             crops.append(crop(pixels, matrices[-1], (width, height)))
-        maps = mirrored_average(self.runner, np.stack(crops), self.card.skeleton.flip_indices, flip=flip)
-        keypoints, scores = self.codec.decode(maps)
+        keypoints, scores = run_crops(self.runner, self.codec, np.stack(crops), self.card.skeleton, flip=flip)
         keypoints = np.stack([apply(invert(m), k) for m, k in zip(matrices, keypoints, strict=True)])
         scores = np.clip(scores, 0, 1)
         person_scores = scores.mean(axis=1) * (1 if box_scores is None else np.asarray(box_scores, np.float32))

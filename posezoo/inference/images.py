@@ -39,16 +39,19 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         data = np.fromfile(path, np.uint8)
         # IMREAD_UNCHANGED keeps depth and alpha but ignores EXIF; colour reading applies EXIF.
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-        if image is not None and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except (cv2.error, MemoryError) as error:
-        raise ImageError(f"{path}: cannot be read as a picture ({str(error).strip().splitlines()[-1]})") from error
+        if image is not None and image.dtype in (np.uint8, np.uint16) and (image.ndim == 2 or image.shape[2] in (1, 3)):
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except (cv2.error, OSError, MemoryError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ImageError(f"{path}: cannot be read as a picture ({reason})") from error
     if image is None:
         raise ImageError(f"{path}: not a picture; expected one of {', '.join(s[1:] for s in SUFFIXES)}")
-    if image.ndim == 3:
-        code = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
-        image = cv2.cvtColor(image, code)
-    return as_rgb(image)
+    if image.ndim == 3 and image.shape[2] in (3, 4):
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
+    try:
+        return as_rgb(image)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

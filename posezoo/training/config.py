@@ -23,7 +23,9 @@ def parse(config_class, argv: Sequence[str] | None = None, *, description: str =
     Returns:
         An instance of `config_class`.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
     types_by_name = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         flag, kind = "--" + field.name.replace("_", "-"), types_by_name[field.name]

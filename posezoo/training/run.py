@@ -89,7 +89,12 @@ class Run:
         return self.folder / "best.weights.h5"
 
     def _check_settings(self) -> None:
-        before = json.loads((self.folder / "run.json").read_text())["config"]
+        try:
+            before = json.loads((self.folder / "run.json").read_text())["config"]
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(
+                f"{self.folder} holds a state but no whole run.json ({error}); choose another --out or --no-resume"
+            ) from error
         now = as_json(self.config)
         changed = [k for k in now if k not in FREE_SETTINGS and before.get(k) != now[k]]
         if changed:
