@@ -17,6 +17,7 @@ import numpy as np
 
 from posezoo import __version__
 from posezoo.cards import Card
+from posezoo.files import replacing
 from posezoo.zoo import info, list_models, load
 
 DEFAULT_MODEL = "mobilenet_split_224"
@@ -58,7 +59,8 @@ def predict(arguments) -> int:
         results += [{**row, "file_name": path.name} for row in people.to_coco(image_id)]
     if failed == len(pictures):
         return REFUSED
-    write_text(out / "results.json", json.dumps(results, indent=1))
+    with replacing(out / "results.json") as path:
+        path.write_text(json.dumps(results, indent=1))
     print(f"{len(pictures) - failed} picture(s), {len(results)} pose(s): {out}")
     return SOME_FAILED if failed else DONE
 
@@ -96,7 +98,9 @@ def read_boxes(path: str) -> dict[str, list[list[float]]]:
     Raises:
         CommandError: The file is missing or has another form.
     """
-    form = 'expected {"photo.jpg": [[x, y, width, height]]} or [{"file_name": "photo.jpg", "bbox": [x, y, width, height]}]'
+    form = (
+        'expected {"photo.jpg": [[x, y, width, height]]} or [{"file_name": "photo.jpg", "bbox": [x, y, width, height]}]'
+    )
     try:
         content = json.loads(Path(path).read_text())
         if isinstance(content, list):
@@ -121,7 +125,6 @@ def write_annotated(target: Path, image: np.ndarray, people, threshold: float) -
     """Draw poses on a picture and write it."""
     from posezoo.inference.drawing import draw, write_picture
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_picture(target, draw(image, people, threshold=threshold))
 
 
@@ -163,7 +166,9 @@ def print_keypoints(title: str, people, threshold: float) -> None:
         ]
         hidden = people.skeleton.num_keypoints - len(rows)
         note = f", {hidden} below {threshold:g} hidden" if hidden else ""
-        print_table(f"{title}: person {i + 1}, score {people.person_scores[i]:.2f}{note}", ("keypoint", "x", "y", "score"), rows)
+        print_table(
+            f"{title}: person {i + 1}, score {people.person_scores[i]:.2f}{note}", ("keypoint", "x", "y", "score"), rows
+        )
 
 
 # ------------------------------------------------------------------------------------------- list, info
@@ -268,11 +273,13 @@ def eval_command(arguments) -> int:
         plot_pck({f"{model.card.name} ({model.runner.name})": scores}, arguments.plot, joints=LIMB_JOINTS)
         print(f"written: {arguments.plot}")
     if arguments.json:
-        write_text(Path(arguments.json), json.dumps({
+        measured = {
             "model": model.card.name, "runtime": model.runner.name, "people": len(crops), "flip": arguments.flip,
             "normaliser": arguments.normaliser, "threshold": arguments.threshold,
             "pck": scores.at(arguments.threshold), "per_joint": scores.per_joint(arguments.threshold),
-        }, indent=1))  # fmt: skip
+        }  # fmt: skip
+        with replacing(arguments.json) as path:
+            path.write_text(json.dumps(measured, indent=1))
     return DONE
 
 
@@ -322,7 +329,8 @@ def export_command(arguments) -> int:
     except GateError as error:
         raise CommandError(f"nothing written: {error}") from error
     rows = [
-        (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"]) for r in sidecar["gates"]
+        (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"])
+        for r in sidecar["gates"]
     ]
     print_table("gates passed", ("output", "kernels", "PSNR dB", "largest error", "levels"), rows)
     print(f"written: {arguments.out} ({sidecar['bytes'] / 1e6:.2f} MB), {arguments.out}.json")
@@ -381,17 +389,6 @@ def track(rows, what: str, total: int | None = None) -> Iterator:
     return rich_track(rows, what, total=total, console=Console(stderr=True))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 # ----------------------------------------------------------------------------------------------- parser
 
 
@@ -432,8 +429,12 @@ def _parser() -> argparse.ArgumentParser:
 
     def dataset_arguments(sub, split):
         layouts = ("lsp", "flic", "coco")
-        sub.add_argument("--dataset", choices=layouts, default="lsp", help="the data set's layout (default: %(default)s)")
-        sub.add_argument("--split", default=split, help="train, val, test or all, as it has them (default: %(default)s)")
+        sub.add_argument(
+            "--dataset", choices=layouts, default="lsp", help="the data set's layout (default: %(default)s)"
+        )
+        sub.add_argument(
+            "--split", default=split, help="train, val, test or all, as it has them (default: %(default)s)"
+        )
 
     sub = command("predict", predict, "poses in pictures", """
         Find poses in pictures.
@@ -492,11 +493,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", required=True, help="folder of the data set")
     dataset_arguments(sub, split="val")
     runtime_argument(sub, "tflite")
-    sub.add_argument("--weights", default="default", help="your own .weights.h5 or .tflite (default: the released file)")
+    sub.add_argument(
+        "--weights", default="default", help="your own .weights.h5 or .tflite (default: the released file)"
+    )
     sub.add_argument("--normaliser", choices=("torso", "head", "box"), default="torso", help="(default: %(default)s)")
     sub.add_argument("--threshold", type=float, default=0.2, help="(default: %(default)s)")
-    sub.add_argument("--box", choices=("keypoints", "annotated"), default="keypoints",
-                     help="crop around the labelled joints or the data set's person box (default: %(default)s)")  # fmt: skip
+    sub.add_argument(
+        "--box", choices=("keypoints", "annotated"), default="keypoints",
+        help="crop around the labelled joints or the data set's person box (default: %(default)s)",
+    )  # fmt: skip
     sub.add_argument("--enlarge", type=float, default=1.35, help="factor on the box (default: %(default)s)")
     sub.add_argument("--flip", action="store_true", help="average with the mirrored crop")
     sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
@@ -523,14 +528,18 @@ def _parser() -> argparse.ArgumentParser:
     model_argument(sub, positional=True)
     sub.add_argument("-o", "--out", required=True, help="the .tflite to write")
     source = sub.add_mutually_exclusive_group(required=True)
-    source.add_argument("--calibration", metavar="FOLDER", help="pictures of the kind the network will see, taken whole")
+    source.add_argument(
+        "--calibration", metavar="FOLDER", help="pictures of the kind the network will see, taken whole"
+    )
     source.add_argument("--data", metavar="FOLDER", help="a labelled data set, whose people are cropped")
     dataset_arguments(sub, split="train")
     sub.add_argument("--pictures", type=int, default=200, help="how many of them to use (default: %(default)s)")
     sub.add_argument("--check", type=int, default=8, help="how many pictures the gate runs (default: %(default)s)")
     sub.add_argument("--precision", choices=("int8", "float32"), default="int8", help="(default: %(default)s)")
-    sub.add_argument("--io", choices=("int8", "uint8", "float32"), default="int8",
-                     help="type of the int8 file's input and outputs; browsers take uint8 or float32 (default: %(default)s)")  # fmt: skip
+    sub.add_argument(
+        "--io", choices=("int8", "uint8", "float32"), default="int8",
+        help="type of the int8 file's input and outputs; browsers take uint8 or float32 (default: %(default)s)",
+    )  # fmt: skip
     sub.add_argument("--weights", default="default", help="your own .weights.h5 (default: the released file)")
 
     sub = command("bench", bench, "latency on this machine", """

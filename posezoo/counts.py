@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def params(network: keras.Model) -> int:
     """Return the number of trainable scalars, whether or not the layers are frozen."""
     moving = ("moving_mean", "moving_variance")
-    return sum(math.prod(v.shape) for v in network.weights if v.name not in moving and not v.path.endswith("seed_generator_state"))
+    return sum(
+        math.prod(v.shape)
+        for v in network.weights
+        if v.name not in moving and not v.path.endswith("seed_generator_state")
+    )
 
 
 def macs(network: keras.Model) -> int:

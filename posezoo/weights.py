@@ -15,6 +15,7 @@ from pathlib import Path
 
 from posezoo.cards import WeightFile
 from posezoo.errors import UserError
+from posezoo.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def _download(url: str, target: Path, spec: WeightFile) -> Path:
                     break
         if not _is_whole(temporary, spec):
             raise WeightsError(f"served {temporary.stat().st_size} bytes that are not the file of {spec.bytes} bytes")
-        os.replace(temporary, target)
+        temporary.replace(target)
         return target
     finally:
         temporary.unlink(missing_ok=True)
@@ -107,26 +108,20 @@ def save_float16(network, path: Path | str) -> None:
     import h5py
     import numpy as np
 
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    small = path.with_name(f".{os.getpid()}.small.{path.name}")
-    try:
-        network.save_weights(temporary)
-        with h5py.File(temporary) as source, h5py.File(small, "w") as target:
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as half:
+        full = Path(folder) / "full.weights.h5"
+        network.save_weights(full)
+        with h5py.File(full) as source, h5py.File(half, "w") as target:
 
             def copy(name, item):
                 if not isinstance(item, h5py.Dataset):
                     target.require_group(name).attrs.update(item.attrs)
                     return
                 value = item[()]
-                half = value.astype(np.float16) if value.dtype == np.float32 else value
-                if not np.isfinite(half).all():
+                small = value.astype(np.float16) if value.dtype == np.float32 else value
+                if not np.isfinite(small).all():
                     raise WeightsError(f"{name} does not fit float16 (largest value {np.abs(value).max():.3g})")
-                target.create_dataset(name, data=half, compression="gzip", shuffle=True).attrs.update(item.attrs)
+                target.create_dataset(name, data=small, compression="gzip", shuffle=True).attrs.update(item.attrs)
 
             target.attrs.update(source.attrs)
             source.visititems(copy)
-        os.replace(small, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        small.unlink(missing_ok=True)

@@ -67,7 +67,9 @@ class Config:
     batch: int = option(16, "pictures per step, over all devices")
     frozen_learning_rate: float = option(1e-3, "learning rate of stage 1")
     learning_rate: float = option(1e-4, "learning rate of stage 2")
-    schedule: str = option("plateau", "stage 2: plateau (halve when the validation PCK stops rising) or cosine (to zero)")
+    schedule: str = option(
+        "plateau", "stage 2: plateau (halve when the validation PCK stops rising) or cosine (to zero)"
+    )
     patience: int = option(10, "epochs without progress before halving")
     warm_up: int = option(200, "steps over which a cosine schedule's learning rate rises")
     weight_decay: float = option(0.0, "decoupled weight decay; 0 is plain Adam")
@@ -117,9 +119,7 @@ def train(cfg: Config, run: Run) -> None:
         rotation_deg=cfg.rotation, scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
         colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout,
     )  # fmt: skip
-    crops = PersonCrops(
-        people["train"], codec.input_wh, enlarge=cfg.enlarge, augmentation=augmentation, seed=cfg.seed
-    )
+    crops = PersonCrops(people["train"], codec.input_wh, enlarge=cfg.enlarge, augmentation=augmentation, seed=cfg.seed)
     checked = PersonCrops(people["val"], codec.input_wh, enlarge=cfg.enlarge)
     backbone = [layer for layer in network.layers if layer.name.startswith("conv")]
 
@@ -200,6 +200,8 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     plateau = Plateau(cfg.patience) if cfg.schedule == "plateau" and not frozen else None
     if run.epoch > first:
         run.restore(trainer, plateau)
+    else:
+        run.restore_averages(trainer)
     callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau)]
     if cfg.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))

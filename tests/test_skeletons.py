@@ -2,7 +2,17 @@
 
 import pytest
 
-from posezoo.skeletons import COCO17, COCO_SIGMAS, FLIC11, LSP14, SKELETONS, Skeleton, get_skeleton, joint_kind, mirrored
+from posezoo.skeletons import (
+    COCO17,
+    COCO_SIGMAS,
+    FLIC11,
+    LSP14,
+    SKELETONS,
+    Skeleton,
+    get_skeleton,
+    joint_kind,
+    mirrored,
+)
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)

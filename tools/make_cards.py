@@ -1,7 +1,7 @@
 """Fill in what code can know on the cards: sizes, file sizes and hashes. Measurements are left alone.
 
-    python tools/make_cards.py            # rewrite the cards that are out of date
-    python tools/make_cards.py --check    # only say which are
+python tools/make_cards.py            # rewrite the cards that are out of date
+python tools/make_cards.py --check    # only say which are
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ def refreshed(card: dict) -> dict:
     network = posezoo.build(card["name"])
     card = {**card, "size": {"params": counts.params(network), "macs": counts.macs(network)}}
     card["weights"] = {
-        precision: {**entry, "bytes": (PACKAGED / entry["file"]).stat().st_size, "sha256": sha256(PACKAGED / entry["file"])}
+        precision: {
+            **entry,
+            "bytes": (PACKAGED / entry["file"]).stat().st_size,
+            "sha256": sha256(PACKAGED / entry["file"]),
+        }
         for precision, entry in (card.get("weights") or {}).items()
     }
     return card

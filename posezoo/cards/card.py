@@ -159,7 +159,11 @@ def _make(kind, values: Mapping[str, Any], where: str):
         hint = f"; did you mean '{close[0]}'?" if close else f"; expected some of {', '.join(fields)}"
         raise CardError(f"{where}: unknown entry '{unknown[0]}'{hint}")
     has_default = (dataclasses.MISSING,)
-    missing = [n for n, f in fields.items() if n not in values and f.default in has_default and f.default_factory in has_default]
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in values and f.default in has_default and f.default_factory in has_default
+    ]
     if missing:
         raise CardError(f"{where}: missing {', '.join(missing)}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -82,7 +82,8 @@ def read_coco(
         if entry["file_name"] not in present:
             people.leave_out(entry["file_name"], "no such picture")
             continue
-        _add_picture(people, images_dir / entry["file_name"], entry, by_picture[image_id], columns, len(names), keep_empty)
+        picture = images_dir / entry["file_name"]
+        _add_picture(people, picture, entry, by_picture[image_id], columns, len(names), keep_empty)
     return people
 
 

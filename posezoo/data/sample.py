@@ -121,7 +121,8 @@ class KeypointSet:
         keypoints = np.asarray(keypoints, np.float32)
         expected = self.skeleton.num_keypoints
         if keypoints.ndim != 3 or keypoints.shape[1:] != (expected, 3):
-            return self.leave_out(path.name, f"keypoints of shape {keypoints.shape[1:]} where ({expected}, 3) is expected")
+            reason = f"keypoints of shape {keypoints.shape[1:]} where ({expected}, 3) is expected"
+            return self.leave_out(path.name, reason)
         if not np.isfinite(keypoints).all():
             return self.leave_out(path.name, "a keypoint is not a number")
         if boxes is None:

@@ -34,7 +34,9 @@ class Contender:
     decode: Callable[[object], object] | None = None
 
 
-def measure(contenders: Mapping[str, Contender], *, runs: int = 100, warm_up: int = 10, progress=None) -> dict[str, Timing]:
+def measure(
+    contenders: Mapping[str, Contender], *, runs: int = 100, warm_up: int = 10, progress=None
+) -> dict[str, Timing]:
     """Time networks in turns, so that a noisy moment of the machine touches all of them alike.
 
     Args:

@@ -41,7 +41,9 @@ def plot_pck(
     panels = [("all limb joints", joints), *((joint, (joint,)) for joint in present)]
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.9 * rows), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, 2.9 * rows), sharex=True, sharey=True, squeeze=False
+    )
     thresholds = np.linspace(0, max_threshold, 101)
     for axis, (name, kinds) in zip(axes.flat, panels, strict=False):
         for label, result in results.items():

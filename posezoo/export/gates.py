@@ -64,7 +64,9 @@ def compare(reference: dict[str, np.ndarray], got: dict[str, np.ndarray], *, ker
     return rows
 
 
-def check(rows: list[OutputReport], *, min_psnr_db: float, max_error: float | None = None, min_levels: int = 32) -> None:
+def check(
+    rows: list[OutputReport], *, min_psnr_db: float, max_error: float | None = None, min_levels: int = 32
+) -> None:
     """Refuse a file whose outputs differ too much or are nearly constant.
 
     Raises:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posezoo.export.gates import OutputReport, check, compare
+from posezoo.files import replacing
 from posezoo.inference.runners import KerasRunner, TFLiteRunner, normalise
 
 if TYPE_CHECKING:
@@ -200,17 +200,8 @@ def export_tflite(
         "gates": [dataclasses.asdict(row) for row in rows],
         "versions": {p: metadata.version(p) for p in ("tensorflow", "keras", "ai-edge-litert")},
     }
-    _write_pair(out, content, json.dumps(sidecar, indent=1))
+    with replacing(out) as path:
+        path.write_bytes(content)
+    with replacing(out.with_name(out.name + ".json")) as path:
+        path.write_text(json.dumps(sidecar, indent=1))
     return sidecar
-
-
-def _write_pair(out: Path, content: bytes, sidecar: str) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{os.getpid()}.{out.name}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, out)
-        temporary.write_text(sidecar)
-        os.replace(temporary, out.with_name(out.name + ".json"))
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from posezoo.files import replacing
 from posezoo.inference.poses import Poses
 
 # RGB. Colour tells the person's own side, so that a left/right swap is seen at once.
@@ -62,15 +65,12 @@ def _extent(points: np.ndarray, shape) -> float:
     return float(np.clip(size, side / 4, 2 * side))
 
 
-def write_picture(path, image: np.ndarray) -> None:
+def write_picture(path: Path | str, image: np.ndarray) -> None:
     """Write an RGB picture under a temporary name and rename it.
 
     Raises:
         OSError: The folder is missing or full, or the ending is no picture format.
     """
-    import os
-    from pathlib import Path
-
     import cv2
 
     path = Path(path)
@@ -80,9 +80,5 @@ def write_picture(path, image: np.ndarray) -> None:
         raise OSError(f"{path}: cannot write a picture of this format or size") from error
     if not written:
         raise OSError(f"{path}: cannot write a picture of this format")
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data.tobytes())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -110,4 +110,6 @@ class Poses:
         values = np.array([r["keypoints"] for r in results], np.float32).reshape(len(results), -1, 3)
         scores = [r["score"] if "score" in r else float(v[:, 2].mean()) for r, v in zip(results, values, strict=True)]
         boxes = [r["bbox"] for r in results] if all("bbox" in r for r in results) else None
-        return cls(values[..., :2], values[..., 2], skeleton, np.array(scores), None if boxes is None else np.array(boxes))
+        return cls(
+            values[..., :2], values[..., 2], skeleton, np.array(scores), None if boxes is None else np.array(boxes)
+        )

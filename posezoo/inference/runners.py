@@ -93,8 +93,9 @@ class TFLiteRunner:
         self._run = self._interpreter.get_signature_runner(next(iter(signatures)))
         (self._input_name, details), *others = self._run.get_input_details().items()
         expected = (1, *spec.shape)
-        if others or tuple(details["shape"]) != expected:
-            raise RunnerError(f"{told}: takes {tuple(details['shape'])}, the card says {expected}")
+        takes = tuple(int(side) for side in details["shape"])
+        if others or takes != expected:
+            raise RunnerError(f"{told}: takes {takes}, the card says {expected}")
         self._outputs = self._run.get_output_details()
         #: Name -> (type, scale, zero point) of the input and the outputs.
         self.quantisation = {
@@ -121,7 +122,6 @@ class TFLiteRunner:
     def invoke(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
         """Run a prepared tensor; return the outputs as the file holds them."""
         return self._run(**{self._input_name: tensor})
-
 
 
 def _pixel_table(spec: InputSpec, details: dict) -> np.ndarray:

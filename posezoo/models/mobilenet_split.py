@@ -94,7 +94,9 @@ def mobilenet_trunk(image, *, width: float, depth: int = len(BACKBONE)) -> list:
 def _input(input_px: int | Sequence[int]):
     height, width = (input_px, input_px) if isinstance(input_px, int) else input_px
     if height % 32 or width % 32 or min(height, width) < 32:
-        raise ValueError(f"input_px must be multiples of 32, got {height}x{width}; MobileNet halves the picture 5 times")
+        raise ValueError(
+            f"input_px must be multiples of 32, got {height}x{width}; MobileNet halves the picture 5 times"
+        )
     return keras.Input((height, width, 3), name="image")
 
 

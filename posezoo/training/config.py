@@ -30,7 +30,8 @@ def parse(config_class, argv: Sequence[str] | None = None, *, description: str =
     for field in dataclasses.fields(config_class):
         flag, kind = "--" + field.name.replace("_", "-"), types_by_name[field.name]
         required = field.default is dataclasses.MISSING
-        common = {"default": None if required else field.default, "help": field.metadata.get("help"), "required": required}
+        default = None if required else field.default
+        common = {"default": default, "help": field.metadata.get("help"), "required": required}
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:

@@ -47,7 +47,7 @@ def read_layers(path: Path | str) -> dict[str, dict[str, np.ndarray]]:
 
     renamed = {"moving_mean": "mean", "moving_variance": "variance", "depthwise_kernel": "kernel"}
     with h5py.File(path) as file:
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
 
         def visit(key, item):
             if isinstance(item, h5py.Dataset):
@@ -59,12 +59,14 @@ def read_layers(path: Path | str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def layers_of(network: keras.Model) -> dict[str, dict[str, np.ndarray]]:
-    """Return a network's weights in the form of `read_layers`."""
-    return {
-        layer.name: dict(zip(LAYER_WEIGHTS[type(layer).__name__], layer.get_weights(), strict=False))
-        for layer in network.layers
-        if type(layer).__name__ in LAYER_WEIGHTS
-    }
+    """Return a network's weights in the form of `read_layers`; split layers also tell their `streams`."""
+    layers = {}
+    for layer in network.layers:
+        if type(layer).__name__ in LAYER_WEIGHTS:
+            layers[layer.name] = dict(zip(LAYER_WEIGHTS[type(layer).__name__], layer.get_weights(), strict=False))
+            if hasattr(layer, "streams"):
+                layers[layer.name]["streams"] = np.array(layer.streams)
+    return layers
 
 
 def load_backbone(network: keras.Model, source: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -72,11 +74,12 @@ def load_backbone(network: keras.Model, source: dict[str, dict[str, np.ndarray]]
 
     A channel's importance is the size of its batch norm's gamma: with ReLU6 after it, that is how
     far the channel's activation varies over images. The choice made for a layer's output is followed
-    by every later layer's input.
+    by every later layer's input. Convolutions whose outputs are added choose together; one that feeds
+    streams chooses within each stream.
 
     Args:
         network: The network to fill, in place.
-        source: Wider (or equally wide) layers, see `read_layers`.
+        source: Wider (or equally wide) layers, see `read_layers` and `layers_of`.
 
     Returns:
         Names of the layers that were filled.
@@ -84,46 +87,90 @@ def load_backbone(network: keras.Model, source: dict[str, dict[str, np.ndarray]]
     Raises:
         ValueError: No layer fits.
     """
-    kept: dict[int, np.ndarray] = {}  # id of tensor -> the source channels that it carries
+    together, streams = _shared_choices(network)
+    kept: dict[int, tuple[np.ndarray, int]] = {}  # id of tensor -> its source channels, of how many
+    chosen_by: dict[frozenset, np.ndarray] = {}
     filled = []
-    for layer in network.layers:
-        kind, given = type(layer).__name__, layer.input if layer is not network.layers[0] else None
-        if isinstance(given, list):
-            known = [kept.get(id(t)) for t in given]
-            if kind == "Add" and known[0] is not None:
-                kept[id(layer.output)] = known[0]
-            continue
-        channels = kept.get(id(given))
-        weights = source.get(layer.name)
-        if kind in LAYER_WEIGHTS and weights is not None:
-            channels = _fill(layer, kind, weights, channels, source.get(f"{layer.name}_bn"))
+    for layer in network.layers[1:]:
+        kind, weights = type(layer).__name__, source.get(layer.name)
+        given = [kept.get(id(t)) for t in _inputs(layer)]
+        carried = given[0]
+        if kind == "Concatenate":
+            carried = _joined(given)
+        elif kind in LAYER_WEIGHTS and weights is not None:
+            rows = slice(None) if carried is None else carried[0]
+            if kind == "Conv2D":
+                kernel, group = weights["kernel"][:, :, rows], together[layer.name]
+                if group not in chosen_by:
+                    chosen_by[group] = _choose(group, layer.filters, source, streams.get(layer.name))
+                carried = chosen_by[group], kernel.shape[-1]
+                layer.set_weights([kernel[..., carried[0]]])
+            elif kind == "BatchNormalization":
+                layer.set_weights([weights[name][rows] for name in LAYER_WEIGHTS[kind]])
+            else:
+                bias = [weights["bias"]] if "bias" in weights else []
+                layer.set_weights([weights["kernel"][:, :, rows], *bias])
             filled.append(layer.name)
-        elif kind in LAYER_WEIGHTS and kind != "DepthwiseConv2D" and kind != "BatchNormalization":
-            channels = None
-        if channels is not None:
-            kept[id(layer.output)] = channels
+        if kind == "SplitConv2D" or (kind == "Conv2D" and weights is None):
+            carried = None
+        if carried is not None:
+            kept[id(layer.output)] = carried
     if not filled:
         raise ValueError("no layer of the source has the name of a layer of the network")
     log.info("%s: filled %d layers", network.name, len(filled))
     return filled
 
 
-def _fill(layer, kind, weights, channels, batch_norm):
-    """Copy one layer; return the source channels that its output carries."""
-    if kind == "BatchNormalization":
-        chosen = np.arange(len(weights["gamma"])) if channels is None else channels
-        layer.set_weights([weights[name][chosen] for name in LAYER_WEIGHTS[kind]])
-        return channels
-    kernel = weights["kernel"]
-    if channels is not None:
-        kernel = kernel[:, :, channels]
-    if kind == "DepthwiseConv2D":
-        layer.set_weights([kernel])
-        return channels
-    outputs = layer.filters
-    chosen = np.arange(kernel.shape[-1])
-    if outputs < kernel.shape[-1]:
-        importance = np.abs(batch_norm["gamma"])
-        chosen = np.sort(np.argsort(-importance, kind="stable")[:outputs])
-    layer.set_weights([kernel[..., chosen]])
-    return chosen
+def _inputs(layer) -> list:
+    return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+def _joined(given: list) -> tuple[np.ndarray, int] | None:
+    """The source channels of concatenated tensors, if all are known."""
+    if any(g is None for g in given):
+        return None
+    starts = np.cumsum([0] + [total for _, total in given])
+    return np.concatenate([chosen + start for (chosen, _), start in zip(given, starts, strict=False)]), int(starts[-1])
+
+
+def _shared_choices(network: keras.Model) -> tuple[dict[str, frozenset], dict[str, keras.layers.Layer]]:
+    """Find which convolutions choose their outputs together.
+
+    Returns:
+        For each convolution the names in its group (itself at least), and the split layer that its
+        output feeds, if one does.
+    """
+    together: dict[str, frozenset] = {}
+    streams = {}
+    makers: dict[int, frozenset] = {}  # id of tensor -> the convolutions whose channels it carries
+    for layer in network.layers[1:]:
+        kind, given = type(layer).__name__, [makers.get(id(t), frozenset()) for t in _inputs(layer)]
+        made = frozenset() if kind in ("Concatenate", "SplitConv2D") else given[0]
+        if kind == "Conv2D":
+            made = together[layer.name] = frozenset([layer.name])
+        elif kind == "Add":
+            made = frozenset().union(*given)
+            made = made.union(*(together[name] for name in made))
+            together.update(dict.fromkeys(made, made))
+        elif kind == "SplitConv2D":
+            streams |= {name: layer for group in given for name in group}
+        makers[id(layer.output)] = made
+    return together, streams
+
+
+def _choose(group: frozenset, outputs: int, source, split) -> np.ndarray:
+    """Return the source channels that a group of convolutions keeps, in order."""
+    names = [name for name in sorted(group) if name in source]
+    total = source[names[0]]["kernel"].shape[-1]
+    if outputs >= total:
+        return np.arange(total)
+    importance = sum(np.abs(source[f"{name}_bn"]["gamma"]) for name in names)
+    if split is None or "streams" not in source.get(split.name, {}):
+        return _largest(importance, outputs)
+    starts = np.cumsum([0, *source[split.name]["streams"]])
+    blocks = zip(starts, starts[1:], split.streams, strict=False)
+    return np.concatenate([first + _largest(importance[first:last], count) for first, last, count in blocks])
+
+
+def _largest(importance: np.ndarray, count: int) -> np.ndarray:
+    return np.sort(np.argsort(-importance, kind="stable")[:count])

@@ -81,6 +81,16 @@ def _split_conv(layer, x, training):
     return F.conv2d(x, kernel, layer.bias.value, padding=layer.kernel_size // 2)
 
 
+def _flatten(layer, x, training):
+    return x.permute(0, 2, 3, 1).flatten(1)  # Keras flattens channels last
+
+
+def _dense(layer, x, training):
+    import torch.nn.functional as F
+
+    return F.linear(x, layer.kernel.value.T, _value(layer.bias))
+
+
 #: Layer class -> function of (layer, input in NCHW, training).
 NATIVE = {
     "Conv2D": _conv2d,
@@ -91,11 +101,14 @@ NATIVE = {
     "Concatenate": _concatenate,
     "Add": lambda layer, x, training: sum(x[1:], x[0]),
     "SplitConv2D": _split_conv,
+    "Flatten": _flatten,
+    "GlobalAveragePooling2D": lambda layer, x, training: x.mean((2, 3)),
+    "Dense": _dense,
 }
 
 
 class NativeTorch(keras.Model):
-    """A functional network of 4-D layers, evaluated by PyTorch's own kernels.
+    """A functional network, evaluated by PyTorch's own kernels.
 
     Args:
         network: The Keras network; its variables are shared, not copied.
@@ -124,4 +137,5 @@ class NativeTorch(keras.Model):
                 given = layer.input
                 x = [values[id(t)] for t in given] if isinstance(given, list) else values[id(given)]
                 values[id(layer.output)] = NATIVE[type(layer).__name__](layer, x, training)
-        return {name: values[id(t)].float().permute(0, 2, 3, 1) for name, t in self.network.output.items()}
+        outputs = {name: values[id(t)].float() for name, t in self.network.output.items()}
+        return {name: y.permute(0, 2, 3, 1) if y.ndim == 4 else y for name, y in outputs.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import subprocess
 import time
@@ -22,6 +21,7 @@ import keras
 import numpy as np
 
 from posezoo.errors import UserError
+from posezoo.files import replacing
 from posezoo.training.config import as_json
 
 log = logging.getLogger(__name__)
@@ -32,17 +32,6 @@ FREE_SETTINGS = ("epochs", "workers", "threads", "data", "out", "resume", "tenso
 
 class RunError(UserError, RuntimeError):
     """A run that cannot start or go on."""
-
-
-@contextmanager
-def replacing(path: Path):
-    """Yield a temporary name beside `path`; rename it to `path` when the block ends well."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Run:
@@ -99,7 +88,9 @@ class Run:
         changed = [k for k in now if k not in FREE_SETTINGS and before.get(k) != now[k]]
         if changed:
             told = ", ".join(f"{k} was {before.get(k)!r}, now {now[k]!r}" for k in changed)
-            raise RunError(f"{self.folder} holds a run with other settings ({told}); choose another --out or --no-resume")
+            raise RunError(
+                f"{self.folder} holds a run with other settings ({told}); choose another --out or --no-resume"
+            )
 
     def write_json(self, **results) -> None:
         """Write `run.json`."""
@@ -120,19 +111,30 @@ class Run:
         if self._state is None:
             return
         model.optimizer.build(model.trainable_variables)
-        for prefix, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
-            for i, variable in enumerate(variables):
-                value = self._state.get(f"{prefix}/{i}")
-                if value is None or value.shape != tuple(variable.shape):
-                    raise RunError(f"{self._state_file} does not fit this model ({prefix} variable {variable.path})")
-                variable.assign(value)
+        self._assign("model", model.variables)
+        self._assign("optimizer", model.optimizer.variables)
         if plateau is not None:
             plateau.state.update(json.loads(str(self._state["json"]))["plateau"])
         self._state = None
 
-    def save(self, model: keras.Model, plateau: Plateau | None = None) -> None:
-        """Write the state of a finished epoch."""
+    def restore_averages(self, model: keras.Model) -> None:
+        """Put back only the averaged weights, as an unbroken run has them when one stage hands over to the next."""
+        if self._state is None:
+            return
+        self._assign("averaged", model.variables)
+        self._state = None
+
+    def _assign(self, prefix: str, variables) -> None:
+        for i, variable in enumerate(variables):
+            value = self._state.get(f"{prefix}/{i}")
+            if value is None or value.shape != tuple(variable.shape):
+                raise RunError(f"{self._state_file} does not fit this model ({prefix} variable {variable.path})")
+            variable.assign(value)
+
+    def save(self, model: keras.Model, averaged: list[np.ndarray], plateau: Plateau | None = None) -> None:
+        """Write the state of a finished epoch: the model, its averaged form, the optimiser, the schedule."""
         state = {f"model/{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
+        state |= {f"averaged/{i}": value for i, value in enumerate(averaged)}
         state |= {f"optimizer/{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
         saved = {"epoch": self.epoch, "best": self.best, "history": self.history}
         saved["plateau"] = plateau.state if plateau else {}
@@ -213,9 +215,9 @@ class Checkpoint(keras.callbacks.Callback):
             score = next(iter(scores.values()))
             if score > run.best:
                 run.best = score
-                temporary = run.folder / ".new.weights.h5"
-                self.network.save_weights(temporary)
-                os.replace(temporary, run.best_weights)
+                with replacing(run.best_weights) as path:
+                    self.network.save_weights(path)
+            averaged = [keras.ops.convert_to_numpy(v) for v in self.model.variables]
         if self.plateau:
             self.plateau.update(score)
         if logs is not None:
@@ -225,7 +227,7 @@ class Checkpoint(keras.callbacks.Callback):
         entry |= {k: round(float(v), 6) for k, v in (logs or {}).items()}
         run.history.append(entry)
         run.epoch = epoch + 1
-        run.save(self.model, self.plateau)
+        run.save(self.model, averaged, self.plateau)
         run.write_json()
 
 

@@ -1,0 +1,105 @@
+"""Every card against its network, its files, and the schema."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import posezoo
+from posezoo.cards import CardError, all_cards, read_card
+from posezoo.cards.card import FOLDER, parse_card
+from posezoo.cli import describe
+from posezoo.codecs import make_codec
+from posezoo.weights import PACKAGED, sha256
+
+NAMES = sorted(all_cards())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_matches_network(name):
+    pytest.importorskip("keras")
+    from posezoo import counts
+
+    card, network = read_card(name), posezoo.build(name)
+    assert counts.params(network) == card.size["params"]
+    assert counts.macs(network) == card.size["macs"]
+    assert network.input_shape == (None, *card.input.shape)
+    assert network.inputs[0].name == card.input.name
+    codec = make_codec(input_wh=card.input.wh, **card.codec)
+    assert codec.output in network.output
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_matches_its_files(name):
+    for weights in read_card(name).weights.values():
+        path = PACKAGED / weights.file
+        if not path.exists():
+            assert weights.urls, f"{weights.file} is neither packaged nor on a host"
+            continue
+        assert path.stat().st_size == weights.bytes
+        assert sha256(path) == weights.sha256
+
+
+def test_every_packaged_file_is_on_a_card():
+    named = {w.file for card in all_cards().values() for w in card.weights.values()}
+    assert {p.name for p in PACKAGED.iterdir() if p.suffix in (".h5", ".tflite")} == named
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_is_complete(name):
+    card = read_card(name)
+    assert set(card.licences) == {"code", "weights", "data"}
+    assert card.limits
+    assert card.paper
+    _, script, *flags = card.recipe.split()
+    assert (Path(__file__).parents[1] / script).exists()
+    if card.weights:
+        assert card.accuracy, "released weights need a measured accuracy"
+        assert "none" not in card.licences["data"]
+    for row in card.accuracy:
+        assert row.value is None or row.command, f"{name}: no number without the command that made it"
+    for row in card.latency:
+        assert row.device
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", row.date)
+    assert card.name in describe(card)
+
+
+def valid() -> dict:
+    return yaml.safe_load((FOLDER / f"{NAMES[0]}.yaml").read_text())
+
+
+def test_misspelt_entry_is_told():
+    card = valid()
+    card["licenses"] = card.pop("licences")
+    with pytest.raises(CardError, match="unknown entry 'licenses'; did you mean 'licences'"):
+        parse_card(card, "x.yaml")
+
+
+def test_missing_entry_is_told():
+    card = valid()
+    del card["paper"]
+    with pytest.raises(CardError, match="missing paper"):
+        parse_card(card, "x.yaml")
+
+
+def test_unknown_skeleton_is_told():
+    with pytest.raises(CardError, match="unknown skeleton 'cat9'"):
+        parse_card(valid() | {"skeleton": "cat9"}, "x.yaml")
+
+
+def test_unknown_model_suggests_a_name():
+    with pytest.raises(KeyError) as caught:
+        posezoo.info("mobilenet_splt_224")
+    assert "unknown model 'mobilenet_splt_224'; did you mean 'mobilenet_split_224'" in str(caught.value)
+
+
+def test_filters():
+    everything = posezoo.list_models()
+    assert posezoo.list_models("*_regression*") == [n for n in everything if "_regression" in n]
+    small = posezoo.list_models(max_params=6e5)
+    assert "mobilenet_split_050_192" in small
+    assert "mobilenet_split_224" not in small
+    assert set(posezoo.list_models(released=True)).isdisjoint(posezoo.list_models(released=False))
+    assert set(posezoo.list_models(runtime="tflite")) <= set(posezoo.list_models(released=True))
+    assert posezoo.list_models("nothing*") == []

@@ -1,0 +1,112 @@
+"""The recipe: smoke runs, and a run that is killed and goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "train_mobilenet_split.py"
+
+
+def start(out: Path, *flags: str, backend: str = "tensorflow") -> subprocess.Popen:
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(RECIPE), "--out", str(out), *flags]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def history(out: Path) -> list[dict]:
+    return json.loads((out / "run.json").read_text())["history"]
+
+
+def test_smoke_run_writes_weights_and_record(tmp_path):
+    output = finish(start(tmp_path, "--smoke", "--tensorboard"))
+    assert "best validation PCK@0.2" in output
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["config"]["frozen_steps"] == 1
+    assert record["versions"]["keras"]
+    assert len(record["history"]) == 2
+    assert all(np.isfinite(row["loss"]) for row in record["history"])
+    assert (tmp_path / "best.weights.h5").exists()
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+
+
+def test_smoke_run_mixed_precision_on_two_devices(tmp_path):
+    finish(start(tmp_path, "--smoke", "--devices", "2", "--precision", "bfloat16"))
+    assert len(history(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("model", ["mobilenet_regression_224", "mobilenet_split_regression_224"])
+def test_smoke_run_of_a_regression_baseline(tmp_path, model):
+    finish(start(tmp_path, "--smoke", "--model", model, "--width", "0.35", "--input-px", "64"))
+    assert len(history(tmp_path)) == 2
+
+
+SHORT = (
+    "--batch", "2", "--frozen-steps", "3", "--steps", "15", "--width", "0.35", "--input-px", "64",
+    "--patience", "1", "--ema", "0.9", "--colour", "0.5", "--cutout", "0.5", "--threads", "1",
+)  # fmt: skip
+
+
+def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, stick_figures):
+    flags = (*SHORT, "--data", str(stick_figures))
+    finish(start(tmp_path / "whole", *flags))
+    killed = tmp_path / "killed"
+    process = start(killed, *flags)
+    deadline = time.monotonic() + 240
+    while not (killed / "run.json").exists() or len(history(killed)) < 2:
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len(history(killed))
+    assert done < 5, "the run was over before it could be killed"
+    finish(start(killed, *flags))
+    whole, resumed = history(tmp_path / "whole"), history(killed)
+    assert [row["epoch"] for row in resumed] == [0, 1, 2, 3, 4]
+    for a, b in zip(whole, resumed, strict=True):
+        for key in ("loss", "val_pck", "learning_rate"):
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-7), (a, b)
+    with np.load(tmp_path / "whole" / "state.npz") as a, np.load(killed / "state.npz") as b:
+        assert set(a.files) == set(b.files)
+        assert json.loads(str(a["json"]))["plateau"] == json.loads(str(b["json"]))["plateau"]
+        for key in set(a.files) - {"json"}:
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+def test_run_with_other_settings_is_refused(tmp_path, stick_figures):
+    flags = ("--data", str(stick_figures), "--batch", "2", "--width", "0.35", "--input-px", "64", "--frozen-steps", "0")
+    finish(start(tmp_path, *flags, "--steps", "3"))
+    process = start(tmp_path, *flags, "--steps", "3", "--sigma", "2.5")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "sigma was 1.5, now 2.5" in output
+
+
+def test_distillation_and_narrow_start(tmp_path, stick_figures):
+    flags = ("--data", str(stick_figures), "--batch", "2", "--input-px", "64", "--frozen-steps", "0", "--steps", "3")
+    finish(start(tmp_path / "wide", *flags, "--width", "1.0"))
+    wide = str(tmp_path / "wide" / "best.weights.h5")
+    finish(start(tmp_path / "narrow", *flags, "--width", "0.5", "--narrow-from", wide, "--teacher", wide))
+    assert np.isfinite(history(tmp_path / "narrow")[-1]["loss"])
+
+
+def test_torch_path_trains_too(tmp_path):
+    pytest.importorskip("torch")
+    finish(start(tmp_path, "--smoke", backend="torch"))
+    assert len(history(tmp_path)) == 2
