@@ -84,6 +84,7 @@ class Config:
     colour: float = option(0.0, "strength of colour changes, 0 to 1")
     grey: float = option(0.0, "probability of a grey picture")
     cutout: float = option(0.0, "probability of covering a rectangle")
+    part: float = option(0.0, "probability of cropping around the bust, the upper body or the legs alone")
 
     seed: int = option(1, "seed of every random number")
     workers: int = option(2, "loader threads")
@@ -117,7 +118,7 @@ def train(cfg: Config, run: Run) -> None:
     codec = make_codec(cfg, network, (width, height))
     augmentation = Augmentation(
         rotation_deg=cfg.rotation, scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
-        colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout,
+        colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout, part=cfg.part,
     )  # fmt: skip
     crops = PersonCrops(people["train"], codec.input_wh, enlarge=cfg.enlarge, augmentation=augmentation, seed=cfg.seed)
     checked = PersonCrops(people["val"], codec.input_wh, enlarge=cfg.enlarge)

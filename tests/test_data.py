@@ -694,3 +694,27 @@ def test_fit_sees_every_epoch_once_and_in_order(pipeline):
         pytest.skip("Keras on JAX has another train_step")
     assert np.allclose(seen(0, 3), expected, atol=1e-6)
     assert np.allclose(seen(1, 3), expected[3:], atol=1e-6)
+
+
+def test_part_crops_are_laid_around_a_part(stick_figures):
+    from posezoo.data.augment import BODY_PARTS
+    from posezoo.skeletons import joint_kind
+
+    still = Augmentation(rotation_deg=0, scale=(1, 1), flip=0, part=1.0)
+    people = read_lsp(stick_figures)
+    crops = PersonCrops(people, (96, 96), augmentation=still, enlarge=1.0)
+    seen = set()
+    for epoch in range(12):
+        crop = crops.crop(0, epoch)
+        inside = {
+            joint_kind(k)
+            for k, (x, y) in zip(LSP14.keypoints, crop.keypoints, strict=True)
+            if -0.51 <= x <= 95.51 and -0.51 <= y <= 95.51
+        }
+        seen |= {
+            i for i, part in enumerate(BODY_PARTS) if set(part) & {joint_kind(k) for k in LSP14.keypoints} <= inside
+        }
+        assert inside, "no joint in the crop"
+    assert seen == {0, 1, 2}
+    whole = PersonCrops(people, (96, 96), augmentation=Augmentation(rotation_deg=0, scale=(1, 1), flip=0), enlarge=1.0)
+    assert (whole.crop(0).keypoints > -0.51).all() and (whole.crop(0).keypoints < 95.51).all()

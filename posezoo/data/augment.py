@@ -7,6 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from posezoo.geometry import crop_matrix
+from posezoo.skeletons import Skeleton, joint_kind
+
+#: Joint kinds of the parts that `Augmentation.part` crops.
+_BUST = ("nose", "eye", "ear", "head_top", "neck", "shoulder", "elbow")
+BODY_PARTS = (_BUST, (*_BUST, "wrist", "hip"), ("hip", "knee", "ankle"))
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Augmentation:
         colour: Strength of brightness, contrast, saturation and channel-gain changes, 0 to 1.
         grey: Probability of turning the crop grey.
         cutout: Probability of covering a random rectangle; joints stay labelled.
+        part: Probability of cropping around a part of the body (bust, upper body, legs) instead of all
+            of it, so that portraits are learnt from pictures of whole people.
     """
 
     rotation_deg: float = 30.0
@@ -30,6 +37,7 @@ class Augmentation:
     colour: float = 0.0
     grey: float = 0.0
     cutout: float = 0.0
+    part: float = 0.0
 
 
 def random_crop_matrix(rng: np.random.Generator, centre, size, out_wh, augmentation: Augmentation):
@@ -44,6 +52,25 @@ def random_crop_matrix(rng: np.random.Generator, centre, size, out_wh, augmentat
     shift = rng.uniform(-a.translate, a.translate, 2) * size
     flip = bool(rng.random() < a.flip)
     return crop_matrix(centre + shift, size / magnify, out_wh, rotation_deg=rotation, flip=flip), flip
+
+
+def random_part(rng: np.random.Generator, labelled: np.ndarray, skeleton: Skeleton, probability: float) -> np.ndarray:
+    """Choose the joints that the crop is laid around: a part of the body, or all.
+
+    Args:
+        rng: Source of the choice.
+        labelled: bool `(K,)`.
+        skeleton: Names of the joints.
+        probability: Of choosing a part. Parts with fewer than three labelled joints are not chosen.
+
+    Returns:
+        bool `(K,)`, a subset of `labelled`.
+    """
+    if rng.random() >= probability:
+        return labelled
+    kinds = BODY_PARTS[rng.integers(len(BODY_PARTS))]
+    chosen = labelled & np.array([joint_kind(k) in kinds for k in skeleton.keypoints])
+    return chosen if chosen.sum() >= 3 else labelled
 
 
 def random_colour(rng: np.random.Generator, image: np.ndarray, augmentation: Augmentation) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout
+from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout, random_part
 from posezoo.data.sample import KeypointSet
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix
 from posezoo.inference.images import ImageError, crop, read_image
@@ -111,13 +111,17 @@ class PersonCrops:
             raise ImageError(f"{self.people.name}: none of its {len(self.people)} pictures can be read")
         keypoints = record.keypoints[person]
         labelled = keypoints[:, 2] > 0
-        box = record.boxes[person] if self.own_box else box_of_points(keypoints[labelled, :2])
         width, height = self.input_wh
+        rng = np.random.default_rng((self.seed, epoch, index))
+        whole = True
+        if self.augmentation is not None and self.augmentation.part:
+            chosen = random_part(rng, labelled, self.people.skeleton, self.augmentation.part)
+            whole, labelled = chosen is labelled, chosen
+        box = record.boxes[person] if self.own_box and whole else box_of_points(keypoints[labelled, :2])
         centre, size = box_to_crop(box, enlarge=self.enlarge, aspect=width / height)
         if self.augmentation is None:
             matrix, flip = crop_matrix(centre, size, self.input_wh), False
         else:
-            rng = np.random.default_rng((self.seed, epoch, index))
             matrix, flip = random_crop_matrix(rng, centre, size, self.input_wh, self.augmentation)
         pixels = crop(image, matrix, self.input_wh)
         if self.augmentation is not None:
