@@ -1,0 +1,85 @@
+"""Every code block of the README and the docs runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from posezoo import cli
+from posezoo.zoo import list_models
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [m[3] for m in BLOCK.finditer(page.read_text()) if m[2] == language]
+
+
+@pytest.fixture
+def newcomer(tmp_path, monkeypatch, stick_figures):
+    """A folder with what the docs assume: photo.jpg, pictures/, holiday/, boxes.json."""
+    if "mobilenet_split_224" not in list_models(runtime="tflite"):
+        pytest.skip("no released mobilenet_split_224")
+    rng = np.random.default_rng(0)
+    for folder in ("pictures", "holiday"):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            picture = rng.integers(0, 255, (12, 9, 3), dtype=np.uint8)
+            for suffix in ("jpg", "png"):
+                cv2.imwrite(str(tmp_path / folder / f"{i}.{suffix}"), cv2.resize(picture, (240, 320)))
+    figure = next((stick_figures / "images").iterdir())
+    (tmp_path / "photo.jpg").write_bytes(figure.read_bytes())
+    (tmp_path / "boxes.json").write_text('{"photo.jpg": [[10, 10, 100, 140]]}')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_blocks_run(page, newcomer, capsys):
+    pytest.importorskip("tensorflow")
+    namespace: dict = {}
+    for code in blocks(page, "python"):
+        exec(compile(code, f"{page.name}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=lambda p: p.name)
+def test_posezoo_commands_run(page, newcomer, capsys):
+    for line in "".join(blocks(page, "bash")).splitlines():
+        if line.startswith("posezoo "):
+            if " export " in line:
+                pytest.importorskip("tensorflow")
+            assert cli.main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=lambda p: p.name)
+def test_scripts_that_docs_name_take_their_flags(page):
+    pytest.importorskip("tensorflow")
+    for line in "".join(blocks(page, "bash")).splitlines():
+        words = shlex.split(line)
+        if words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py"):
+            told = subprocess.run(
+                [sys.executable, ROOT / words[1], "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+            ).stdout
+            for flag in (w for w in words[2:] if w.startswith("--")):
+                assert flag in told, f"{page.name}: {words[1]} has no flag {flag}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readme_table_is_fresh():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import make_tables
+
+    assert make_tables.refreshed((ROOT / "README.md").read_text()) == (ROOT / "README.md").read_text()
