@@ -78,6 +78,7 @@ class Config:
     sigma: float = option(1.5, "standard deviation of the target Gaussians in map pixels")
     enlarge: float = option(1.35, "crop: factor on the box around the labelled joints")
     rotation: float = option(30.0, "largest rotation in degrees")
+    any_rotation: float = option(0.0, "probability of a rotation by any angle instead")
     scale: float = option(1.25, "largest magnification of the person")
     min_scale: float = option(0.75, "smallest magnification of the person")
     translate: float = option(0.0, "largest shift as a fraction of the crop")
@@ -117,7 +118,8 @@ def train(cfg: Config, run: Run) -> None:
     height, width = network.input_shape[1:3]
     codec = make_codec(cfg, network, (width, height))
     augmentation = Augmentation(
-        rotation_deg=cfg.rotation, scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
+        rotation_deg=cfg.rotation, any_rotation=cfg.any_rotation,
+        scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
         colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout, part=cfg.part,
     )  # fmt: skip
     crops = PersonCrops(people["train"], codec.input_wh, enlarge=cfg.enlarge, augmentation=augmentation, seed=cfg.seed)

@@ -1,4 +1,4 @@
-"""Fill in what code can know on the cards: sizes, file sizes and hashes. Measurements are left alone.
+"""Fill in what code can know on the cards: sizes, file sizes, hashes, and the benchmarks' latest results.
 
 python tools/make_cards.py            # rewrite the cards that are out of date
 python tools/make_cards.py --check    # only say which are
@@ -7,6 +7,7 @@ python tools/make_cards.py --check    # only say which are
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import posezoo
 from posezoo import counts
 from posezoo.cards.card import FOLDER
 from posezoo.weights import PACKAGED, sha256
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def refreshed(card: dict) -> dict:
@@ -30,7 +33,40 @@ def refreshed(card: dict) -> dict:
         }
         for precision, entry in (card.get("weights") or {}).items()
     }
+    if card["weights"]:
+        card["accuracy"], card["latency"] = measured_accuracy(card["name"]), measured_latency(card["name"])
     return card
+
+
+def measured_accuracy(name: str) -> list[dict]:
+    """Return the card's accuracy rows from `benchmarks/accuracy.py`, and a row for what is not measured yet."""
+    results = json.loads((RESULTS / "accuracy.json").read_text())
+    rows = [
+        {
+            **{k: row[k] for k in ("precision", "dataset", "metric", "value", "people", "flip")},
+            "protocol": "ground-truth box x 1.35, " + ("in-domain" if row["dataset"] == "lspet" else "not trained on"),
+            "command": results["command"],
+        }
+        for row in results["rows"]
+        if row["model"] == name
+    ]
+    unknown = {"precision": "int8-qat", "dataset": "lspet", "metric": rows[0]["metric"], "value": None} if rows else {}
+    return [*rows, unknown] if rows else []
+
+
+def measured_latency(name: str) -> list[dict]:
+    """Return the card's latency row from `benchmarks/latency.py`."""
+    results = json.loads((RESULTS / "latency.json").read_text())
+    where = results["environment"]
+    return [
+        {
+            "precision": "int8", "device": where["cpu"], "runtime": f"LiteRT {where['versions']['ai-edge-litert']}",
+            "threads": results["threads"], "network_ms": round(row["network_ms"], 2),
+            "decode_ms": round(row["decode_ms"], 2), "date": where["date"], "command": results["command"],
+            "relative": f"{row['ratio']:.2f}x MoveNet Lightning int8" if row["ratio"] else "",
+        }
+        for row in results["rows"] if row["model"] == name
+    ]  # fmt: skip
 
 
 def main(argv=None) -> int:

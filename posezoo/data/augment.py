@@ -20,6 +20,7 @@ class Augmentation:
 
     Attributes:
         rotation_deg: Largest rotation to either side.
+        any_rotation: Probability of a rotation by any angle instead, for sets with people upside down.
         scale: Smallest and largest magnification of the person.
         translate: Largest shift, as a fraction of the crop.
         flip: Probability of mirroring.
@@ -31,6 +32,7 @@ class Augmentation:
     """
 
     rotation_deg: float = 30.0
+    any_rotation: float = 0.0
     scale: tuple[float, float] = (0.75, 1.25)
     translate: float = 0.0
     flip: float = 0.5
@@ -48,6 +50,8 @@ def random_crop_matrix(rng: np.random.Generator, centre, size, out_wh, augmentat
     """
     a = augmentation
     rotation = rng.uniform(-a.rotation_deg, a.rotation_deg)
+    if a.any_rotation and rng.random() < a.any_rotation:
+        rotation = rng.uniform(-180, 180)
     magnify = np.exp(rng.uniform(*np.log(a.scale)))
     shift = rng.uniform(-a.translate, a.translate, 2) * size
     flip = bool(rng.random() < a.flip)
