@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,8 +70,11 @@ def limb_columns(skeleton: Skeleton) -> list[int]:
 
 #: Folder -> reader, and what the labels are to our models.
 DATASETS: dict[str, tuple[Callable[[Path], KeypointSet], str]] = {
-    "lspet": (lspet, "500 validation pictures of LSPet; posezoo's models were trained on its other pictures"),
-    "coco_mini": (coco_mini, "people of COCO 2017 with labelled torso and at least 6 labelled limb joints"),
+    "lspet": (
+        lspet,
+        "Validation pictures of LSPet, in-domain for posezoo's models: they learnt from its other pictures",
+    ),
+    "coco_mini": (coco_mini, "People of COCO 2017 with labelled torso and at least 6 labelled limb joints"),
 }
 
 
@@ -129,7 +133,7 @@ def measure(entry: Entry, people: KeypointSet, dataset: str) -> tuple[dict, PCK]
         entry.run, crops, entry.codec, skeleton=entry.skeleton, flip=entry.flip, workers=1,
         progress=lambda rows: track(rows, f"{entry.model} on {dataset}", total=len(crops)),
     )  # fmt: skip
-    joints = int((~np.isnan(scores.distances[:, limb_columns(scores.skeleton)])).sum())
+    counted = ~np.isnan(scores.distances[:, limb_columns(scores.skeleton)])
     row = {
         "model": entry.model,
         "precision": entry.precision,
@@ -140,7 +144,8 @@ def measure(entry: Entry, people: KeypointSet, dataset: str) -> tuple[dict, PCK]
         "standard_error": round(standard_error(scores), 4),
         "value_at_0.1": round(scores.at(0.1), 4),
         "people": len(crops),
-        "joints": joints,
+        "counted_people": int(counted.any(axis=1).sum()),
+        "counted_joints": int(counted.sum()),
         "per_joint": {kind: round(v, 4) for kind, v in scores.per_joint(THRESHOLD).items() if kind in LIMB_JOINTS},
     }
     return row, scores
@@ -162,8 +167,12 @@ def markdown(record: dict) -> str:
             )
             for r in record["rows"] if r["dataset"] == dataset
         ]  # fmt: skip
+        told = (
+            f"{about['people']} people, of whom {about['counted_people']} have both ends of the torso labelled and "
+            f"count, with {about['counted_joints']} joints"
+        )
         columns = ("model", "precision", "flip test", "PCK@0.2", "±", "PCK@0.1", *LIMB_JOINTS)
-        text += [f"\n## {dataset}\n", f"{about['people']} people, {about['joints']} joints: {about['what']}.\n"]
+        text += [f"\n## {dataset}\n", f"{about['what']}. {told}.\n"]
         text.append(markdown_table(columns, rows))
     return "\n".join(text)
 
@@ -172,7 +181,7 @@ def main(argv=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="*", help="name with * and ? (default: every released model)")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and peers/ (default: %(default)s)")
-    parser.add_argument("--people", type=int, default=0, help="take only so many pictures of each set; 0 for all")
+    parser.add_argument("--pictures", type=int, default=0, help="take only so many pictures of each set; 0 for all")
     parser.add_argument("--threads", type=int, help="threads of the TFLite runtime")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for accuracy.json and .md")
     parser.add_argument(
@@ -186,17 +195,20 @@ def main(argv=None) -> dict:
     for name, (reader, _) in DATASETS.items():
         if (arguments.shared / "data" / name).is_dir():
             sets[name] = reader(arguments.shared)
-            sets[name].records = sets[name].records[: arguments.people or None]
+            sets[name].records = sets[name].records[: arguments.pictures or None]
         else:
             print(f"left out: no {arguments.shared / 'data' / name}")
     if not sets:
         raise SystemExit(f"{arguments.shared}/data has none of {', '.join(DATASETS)}; set POSEZOO_SHARED or --shared")
 
+    command = ["python", "benchmarks/accuracy.py"]
+    command += ["--models", arguments.models] if arguments.models != "*" else []
+    command += ["--pictures", str(arguments.pictures)] if arguments.pictures else []
     record = {
         "metric": METRIC,
         "protocol": f"Ground-truth boxes: axis-aligned box of the labelled keypoints x {ENLARGE}, square, no rotation. "
         "Hidden joints count where they are labelled.",
-        "command": "python benchmarks/accuracy.py",
+        "command": shlex.join(command),
         "environment": environment("ai-edge-litert", "keras", "tensorflow", "torch"),
         "datasets": {},
         "rows": [],
@@ -206,8 +218,8 @@ def main(argv=None) -> dict:
         for dataset, people in sets.items():
             row, scores = measure(entry, people, dataset)
             record["rows"].append(row)
-            about = {"people": row["people"], "joints": row["joints"], "what": DATASETS[dataset][1]}
-            record["datasets"].setdefault(dataset, about)
+            about = {key: row[key] for key in ("people", "counted_people", "counted_joints")}
+            record["datasets"].setdefault(dataset, {"what": DATASETS[dataset][1], **about})
             if not entry.flip and (entry.model in PEERS or entry.precision == "int8"):
                 curves[dataset][entry.model] = scores
             told = f"{entry.model} {entry.precision}{' flip' if entry.flip else ''}"
@@ -221,7 +233,7 @@ def main(argv=None) -> dict:
         arguments.plot.mkdir(parents=True, exist_ok=True)
         for dataset, results in curves.items():
             path = arguments.plot / f"pck_{dataset}.png"
-            plot_pck(results, path, title=f"{dataset}: PCK, {record['datasets'][dataset]['people']} people")
+            plot_pck(results, path, title=f"{dataset}: {record['datasets'][dataset]['counted_people']} people")
             print(f"written: {path}")
     yardstick = [r for r in record["rows"] if r["model"] == YARDSTICK]
     print("yardstick: " + (", ".join(f"{r['dataset']} {r['value']:.3f}" for r in yardstick) or "not measured"))

@@ -51,9 +51,9 @@ def peer_contender(name: str, folder: Path, threads: int) -> tuple[Contender, di
         file, decode, precision = peer.file, peer.decode, peer.spec.precision
         tensor = peer.spec.prepare(sample_picture((peer.spec.crop_px, peer.spec.crop_px)))
     else:
-        file, decode, precision = TFLiteFile(peer_path(folder, name), threads=threads), None, None
-        tensor = file.blank()
+        file, decode = TFLiteFile(peer_path(folder, name), threads=threads), None
         precision = "int8" if name == DETECTOR else "float32"
+        tensor = file.blank()
     _, height, width, _ = file.input_shape
     about = {"kind": "peer", "precision": precision, "input": f"{height}x{width}", "bytes": file.bytes}
     return Contender(lambda: file.invoke(tensor), decode), about
@@ -110,9 +110,7 @@ def markdown(record: dict) -> str:
 def points(latency: Sequence[dict], accuracy: Sequence[dict]) -> list[dict]:
     """Join both tables: one point per network that has a latency and an accuracy of the same precision."""
     pck = {
-        (r["model"], r["precision"]): r["value"]
-        for r in accuracy
-        if r["dataset"] == PLOTTED_DATASET and not r["flip"]
+        (r["model"], r["precision"]): r["value"] for r in accuracy if r["dataset"] == PLOTTED_DATASET and not r["flip"]
     }
     joined = []
     for row in latency:
@@ -136,7 +134,7 @@ def plot(joined: Sequence[dict], path: Path, *, threads: int, where: str) -> Non
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(8, 5))
+    figure, axis = plt.subplots(figsize=(8, 5) if len(joined) < 10 else (10, 6.5))
     looks = {"posezoo": ("o", "tab:blue", "posezoo, trained on LSPet"), "peer": ("s", "0.45", "other projects")}
     for kind, (marker, colour, label) in looks.items():
         chosen = [p for p in joined if p["kind"] == kind]
@@ -153,7 +151,7 @@ def plot(joined: Sequence[dict], path: Path, *, threads: int, where: str) -> Non
     axis.set_xlabel(f"network + decoding, ms (median, {threads} thread{'s' if threads > 1 else ''}, {where})")
     axis.set_ylabel("PCK@0.2 on LSPet's validation pictures")
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     place_labels(figure, axis, joined)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,21 +167,15 @@ def place_labels(figure, axis, joined: Sequence[dict]) -> None:
     frame = axis.get_window_extent(renderer)
     centres = [axis.transData.transform((p["total_ms"], p["pck"])) for p in joined]
     taken = [axis.get_legend().get_window_extent(renderer)]
-    places = [
-        (dx, dy, side)
-        for distance in (6, 12, 20, 30, 42)
-        for dx, dy, side in (
-            (distance, -3, "left"), (-distance, -3, "right"), (0, distance, "center"), (0, -distance - 7, "center"),
-            (distance, distance, "left"), (-distance, distance, "right"),
-            (distance, -distance, "left"), (-distance, -distance, "right"),
-        )
-    ]  # fmt: skip
+    angles = np.deg2rad([0, 180, 90, -90, 45, 135, -45, -135, 67, 113, -67, -113])
+    places = [(d * np.cos(a), d * np.sin(a) - 3) for d in (7, 13, 20, 30, 42, 56, 72, 90) for a in angles]
     for p in sorted(joined, key=lambda p: -p["pck"]):
         best = None
-        for dx, dy, side in places:
+        for dx, dy in places:
+            side = "center" if abs(dx) < 5 else "left" if dx > 0 else "right"
             text = axis.annotate(
                 p["model"], (p["total_ms"], p["pck"]), (dx, dy), textcoords="offset points", ha=side, fontsize=7,
-                arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5} if max(abs(dx), abs(dy)) > 12 else None,
+                arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5} if np.hypot(dx, dy + 3) > 12 else None,
             )  # fmt: skip
             box = text.get_window_extent(renderer)
             clashes = sum(box.overlaps(other) for other in taken)
@@ -236,7 +228,7 @@ def main(argv=None) -> dict:
     cv2.setNumThreads(1)
 
     record = {
-        "command": f"python benchmarks/latency.py --threads {arguments.threads}",
+        "command": f"python benchmarks/latency.py --threads {arguments.threads} --runs {arguments.runs}",
         "threads": arguments.threads,
         "environment": environment("ai-edge-litert"),
     }

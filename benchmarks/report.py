@@ -21,7 +21,7 @@ SHARED = Path(os.environ.get("POSEZOO_SHARED", ROOT / ".." / "shared"))
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table; numbers' columns are aligned right, None is "not measured".
+    """Return a Markdown table; columns of numbers are aligned right, None is "not measured".
 
     Raises:
         ValueError: A row has another number of cells than there are columns.
@@ -39,7 +39,7 @@ def _is_number(text: str) -> bool:
     try:
         float(text.replace(",", ""))
     except ValueError:
-        return text == "not measured"
+        return text in ("not measured", "none")
     return True
 
 

@@ -130,8 +130,9 @@ def write_annotated(target: Path, image: np.ndarray, people, threshold: float) -
 
 # ------------------------------------------------------------------------------------------------- demo
 
-# The person in scikit-image's two public-domain photographs: x, y, width, height in pixels.
-DEMO_PHOTOS = {"astronaut": (20, 0, 440, 640), "camera": (120, 60, 210, 420)}
+# The whole person in scikit-image's two public-domain photographs, beyond the picture's lower edge:
+# x, y, width, height in pixels.
+DEMO_PHOTOS = {"astronaut": (20, 0, 440, 900), "camera": (20, 60, 300, 800)}
 
 
 def demo(arguments) -> int:

@@ -24,8 +24,8 @@ def main() -> None:
     for name, box in DEMO_PHOTOS.items():
         photo = as_rgb(getattr(data, name)())
         drawn.append(draw(photo, pose(photo, boxes=[box]), threshold=pose.card.score_threshold))
-    write_picture(IMAGES / "demo.png", np.hstack(drawn))
-    print(f"written: {IMAGES / 'demo.png'}")
+    write_picture(IMAGES / "demo.jpg", np.hstack(drawn))
+    print(f"written: {IMAGES / 'demo.jpg'}")
 
 
 if __name__ == "__main__":

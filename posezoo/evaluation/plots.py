@@ -51,13 +51,17 @@ def plot_pck(
         axis.axvline(0.2, color="0.8", linewidth=0.8, zorder=0)
         axis.set_title(name, fontsize=10)
         axis.grid(alpha=0.25)
-    for axis in axes.flat[len(panels) :]:
+    spare = list(axes.flat[len(panels) :])
+    for axis in spare:
         axis.axis("off")
     axes[0, 0].set_ylim(0, 1)
     axes[0, 0].set_xlim(0, max_threshold)
     figure.supxlabel("distance / normaliser", fontsize=10)
     figure.supylabel("share of joints (PCK)", fontsize=10)
-    axes[0, 0].legend(fontsize=8, loc="lower right")
+    if spare:
+        spare[0].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="upper left")
+    else:
+        axes[0, 0].legend(fontsize=8, loc="lower right")
     if title:
         figure.suptitle(title)
     figure.tight_layout()
