@@ -162,6 +162,8 @@ def plot(joined: Sequence[dict], path: Path, *, threads: int, where: str) -> Non
 
 def place_labels(figure, axis, joined: Sequence[dict]) -> None:
     """Write each point's name where it touches neither another name, another point nor the border."""
+    from matplotlib.text import Text
+
     renderer = figure.canvas.get_renderer()
     figure.tight_layout()
     frame = axis.get_window_extent(renderer)
@@ -177,7 +179,8 @@ def place_labels(figure, axis, joined: Sequence[dict]) -> None:
                 p["model"], (p["total_ms"], p["pck"]), (dx, dy), textcoords="offset points", ha=side, fontsize=7,
                 arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5} if np.hypot(dx, dy + 3) > 12 else None,
             )  # fmt: skip
-            box = text.get_window_extent(renderer)
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer)  # an annotation's own extent includes its line to the point
             clashes = sum(box.overlaps(other) for other in taken)
             clashes += sum(box.x0 - 3 < x < box.x1 + 3 and box.y0 - 3 < y < box.y1 + 3 for x, y in centres)
             clashes += 10 * (box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)

@@ -139,7 +139,8 @@ def test_demo(capsys, tmp_path):
         assert cv2.imread(str(tmp_path / f"{name}_poses.png")).shape == (512, 512, 3)
 
 
-def test_list_shows_three_licences(capsys):
+def test_list_shows_three_licences(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = run(capsys, "list", "mobilenet_split_224")
     assert code == 0
     assert "Apache-2.0" in out
