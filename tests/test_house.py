@@ -52,7 +52,7 @@ def part_of(module: str) -> str | None:
     return parts[1] if parts[0] == "posezoo" and len(parts) > 1 else None
 
 
-SOURCES = [p for p in PACKAGE.rglob("*.py") if p.name != "cli.py" and p.parent != PACKAGE / "pretrained"]
+SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "cli.py" and p.parent != PACKAGE / "pretrained")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -67,13 +67,15 @@ def test_modules_import_only_what_stands_below_them(path):
     assert used <= allowed, f"posezoo/{relative} may not import {sorted(used - allowed)}"
 
 
-@pytest.mark.parametrize("path", list(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_package_imports_neither_recipes_nor_converters(path):
     roots = {m.split(".")[0] for m in imported_modules(path)}
     assert not roots & {"recipes", "converters", "benchmarks", "tests"}
 
 
-@pytest.mark.parametrize("path", [PACKAGE / "layers.py", PACKAGE / "heads.py", *(PACKAGE / "models").glob("*.py")])
+@pytest.mark.parametrize(
+    "path", [PACKAGE / "layers.py", PACKAGE / "heads.py", *sorted((PACKAGE / "models").glob("*.py"))]
+)
 def test_networks_use_keras_only(path):
     assert not {m.split(".")[0] for m in imported_modules(path)} & {"tensorflow", "torch", "jax"}
 
