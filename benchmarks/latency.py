@@ -23,6 +23,7 @@ from report import IMAGES, RESULTS, SHARED, environment, machine_line, markdown_
 import posezoo
 from posezoo.cli import track
 from posezoo.evaluation.latency import Contender, Timing, measure
+from posezoo.evaluation.plots import pyplot
 from posezoo.files import replacing
 
 #: Accuracy that the picture shows: no flip test, as the latency is of one forward pass.
@@ -127,12 +128,7 @@ def plot(joined: Sequence[dict], path: Path, *, threads: int, where: str) -> Non
     Raises:
         ImportError: Matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("plots need matplotlib; install it with: pip install 'posezoo[eval]'") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, axis = plt.subplots(figsize=(8, 5) if len(joined) < 10 else (10, 6.5))
     looks = {"posezoo": ("o", "tab:blue", "posezoo, trained on LSPet"), "peer": ("s", "0.45", "other projects")}
@@ -147,7 +143,7 @@ def plot(joined: Sequence[dict], path: Path, *, threads: int, where: str) -> Non
     ticks = [t for t in (0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500) if min(times) / 1.25 <= t]
     axis.set_xticks([t for t in ticks if t <= max(times) * 1.25])
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axis.xaxis.set_minor_locator(plt.NullLocator())
     axis.set_xlabel(f"network + decoding, ms (median, {threads} thread{'s' if threads > 1 else ''}, {where})")
     axis.set_ylabel("PCK@0.2 on LSPet's validation pictures")
     axis.grid(alpha=0.25)

@@ -11,8 +11,8 @@ goes on where it stopped when the same command is given again.
 A keypoint set of your own: a COCO-style JSON that names its keypoints, `--dataset coco --data FOLDER`, and
 one `Skeleton` added to `posezoo.skeletons.SKELETONS`, `--skeleton NAME`.
 
-On CPUs, KERAS_BACKEND=torch trains about three times as fast, with `--precision bfloat16` on processors
-that have it.
+On CPUs, try KERAS_BACKEND=torch, with `--precision bfloat16` on processors that have it;
+`benchmarks/training_speed.py` compares the backends.
 """
 
 from __future__ import annotations

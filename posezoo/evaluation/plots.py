@@ -10,6 +10,22 @@ import numpy as np
 from posezoo.evaluation.pck import LIMB_JOINTS, PCK
 
 
+def pyplot():
+    """Return `matplotlib.pyplot`, set to draw into files.
+
+    Raises:
+        ImportError: Matplotlib is not installed; the message names the extra.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError("plots need matplotlib; install it with: pip install 'posezoo[eval]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
 def plot_pck(
     results: Mapping[str, PCK],
     path: Path | str,
@@ -30,12 +46,7 @@ def plot_pck(
     Raises:
         ImportError: Matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("plots need matplotlib; install it with: pip install 'posezoo[eval]'") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     present = [j for j in joints if any(not np.isnan(r.at(0.2, joints=(j,))) for r in results.values())]
     panels = [("all limb joints", joints), *((joint, (joint,)) for joint in present)]

@@ -1,10 +1,9 @@
 """The network's graph run with PyTorch's own layers, for training on CPUs.
 
 On the torch backend Keras builds batch normalisation from elementary operations and copies between
-layouts; PyTorch's fused kernels on channels-last memory, in bfloat16 where the processor has it, train
-our depthwise networks about three times as fast as TensorFlow and five times as fast as Keras on torch
-(`benchmarks/training_speed.py`). The variables stay Keras's own: optimiser, averages, checkpoints and
-losses do not notice.
+layouts; PyTorch's fused kernels on channels-last memory, in bfloat16 where the processor has it, avoid
+both (`benchmarks/training_speed.py` measures how much that is worth on a machine).
+The variables stay Keras's own: optimiser, averages, checkpoints and losses do not notice.
 """
 
 from __future__ import annotations
