@@ -32,10 +32,11 @@ def macs(network: keras.Model) -> int:
     """
     if None in network.inputs[0].shape[1:]:
         raise ValueError(f"{network.name} has no fixed input size {network.inputs[0].shape}; build it with input_px=")
-    return sum(_layer_macs(layer) for layer in network.layers)
+    return sum(layer_macs(layer) for layer in network.layers)
 
 
-def _layer_macs(layer) -> int:
+def layer_macs(layer) -> int:
+    """Return the multiply-accumulates of one layer; 0 for those that do not multiply."""
     if hasattr(layer, "macs"):
         return layer.macs(layer.output.shape)
     kind = type(layer).__name__

@@ -3,18 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import layers as L
 from keras import ops
 
-ACTIVATIONS = {"relu": L.ReLU, "relu6": lambda **kw: L.ReLU(max_value=6.0, **kw)}
+ACTIVATIONS = {
+    "relu": L.ReLU,
+    "relu6": lambda **kw: L.ReLU(max_value=6.0, **kw),
+    "swish": lambda **kw: L.Activation("swish", **kw),
+}
 
 
 def activation(x, kind: str, *, name: str):
     """Apply an activation as a layer of its own, so that quantisers see it."""
     return ACTIVATIONS[kind](name=name)(x)
+
+
+@dataclass(frozen=True)
+class ConvStyle:
+    """How a family's convolutions are padded, normalised and activated.
+
+    Attributes:
+        act: A key of `ACTIVATIONS`.
+        epsilon: Batch norm's.
+        momentum: Batch norm's, Keras's way: PyTorch's 0.1 is 0.9 here.
+        symmetric: Whether a convolution of stride 2 pads all four sides alike, as PyTorch code does;
+            otherwise the odd pixel goes to the end, as in TensorFlow.
+    """
+
+    act: str = "relu"
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    symmetric: bool = True
+
+    def batch_norm(self, x, *, name: str):
+        """Normalise over the batch."""
+        return L.BatchNormalization(epsilon=self.epsilon, momentum=self.momentum, name=name)(x)
+
+    def conv_bn(
+        self, x, filters: int, kernel_size: int = 3, *, name: str, stride: int = 1, bias: bool = False, act: bool = True
+    ):
+        """Convolution, batch norm, activation: layers `name`, `name_bn`, `name_act`.
+
+        Args:
+            x: Features.
+            filters: Output channels.
+            kernel_size: Side of the kernel.
+            name: Name of the convolution.
+            stride: Its stride.
+            bias: Whether the convolution has a bias.
+            act: Whether an activation follows.
+        """
+        padding = "same"
+        if stride > 1 and self.symmetric and kernel_size > 1:
+            x = L.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+            padding = "valid"
+        x = L.Conv2D(filters, kernel_size, strides=stride, padding=padding, use_bias=bias, name=name)(x)
+        x = self.batch_norm(x, name=f"{name}_bn")
+        return activation(x, self.act, name=f"{name}_act") if act else x
+
+
+def basic_block(x, style: ConvStyle, *, name: str):
+    """Two 3x3 convolutions and the identity (He et al. 2016, arXiv:1512.03385)."""
+    filters = x.shape[-1]
+    y = style.conv_bn(x, filters, name=f"{name}_conv1")
+    y = style.conv_bn(y, filters, name=f"{name}_conv2", act=False)
+    return activation(L.Add(name=f"{name}_add")([y, x]), style.act, name=f"{name}_act")
 
 
 def divisible(channels: float, *, by: int = 8) -> int:
