@@ -11,7 +11,7 @@ Importing is light: Keras, OpenCV and the runtimes load when they are first need
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from posezoo.zoo import build, info, list_models, load
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'posezoo' has no attribute '{name}'; it has {', '.join(sorted(_PUBLIC))}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

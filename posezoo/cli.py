@@ -11,7 +11,9 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,6 +21,11 @@ from posezoo import __version__
 from posezoo.cards import Card
 from posezoo.files import replacing
 from posezoo.zoo import info, list_models, load
+
+if TYPE_CHECKING:
+    from posezoo.inference.estimator import CropCodec
+    from posezoo.inference.poses import Poses
+    from posezoo.inference.runners import TFLiteRunner
 
 DEFAULT_MODEL = "mobilenet_split_224"
 
@@ -33,7 +40,7 @@ class CommandError(Exception):
 # ---------------------------------------------------------------------------------------------- predict
 
 
-def predict(arguments) -> int:
+def predict(arguments: argparse.Namespace) -> int:
     """Poses of the people in pictures."""
     from posezoo.inference.images import ImageError, read_image
 
@@ -121,7 +128,7 @@ def annotated_name(path: Path) -> str:
     return f"{path.stem}_poses{suffix}"
 
 
-def write_annotated(target: Path, image: np.ndarray, people, threshold: float) -> None:
+def write_annotated(target: Path, image: np.ndarray, people: Poses, threshold: float) -> None:
     """Draw poses on a picture and write it."""
     from posezoo.inference.drawing import draw, write_picture
 
@@ -135,7 +142,7 @@ def write_annotated(target: Path, image: np.ndarray, people, threshold: float) -
 DEMO_PHOTOS = {"astronaut": (20, 0, 440, 900), "camera": (20, 60, 300, 800)}
 
 
-def demo(arguments) -> int:
+def demo(arguments: argparse.Namespace) -> int:
     """Poses in two public-domain photographs."""
     try:
         from skimage import data
@@ -155,7 +162,7 @@ def demo(arguments) -> int:
     return DONE
 
 
-def print_keypoints(title: str, people, threshold: float) -> None:
+def print_keypoints(title: str, people: Poses, threshold: float) -> None:
     """Print the keypoints that score at least `threshold`."""
     for i in range(len(people)):
         rows = [
@@ -175,7 +182,7 @@ def print_keypoints(title: str, people, threshold: float) -> None:
 # ------------------------------------------------------------------------------------------- list, info
 
 
-def list_command(arguments) -> int:
+def list_command(arguments: argparse.Namespace) -> int:
     """Models, their size and licences."""
     names = list_models(arguments.pattern, released=True if arguments.released else None)
     if not names:
@@ -195,7 +202,7 @@ def list_command(arguments) -> int:
     return DONE
 
 
-def info_command(arguments) -> int:
+def info_command(arguments: argparse.Namespace) -> int:
     """A model's card."""
     card = info(arguments.model)
     print(describe(card))
@@ -248,7 +255,7 @@ def describe(card: Card) -> str:
 # --------------------------------------------------------------------------- eval, train, export, bench
 
 
-def eval_command(arguments) -> int:
+def eval_command(arguments: argparse.Namespace) -> int:
     """Accuracy on a labelled set."""
     from posezoo.data.pipeline import PersonCrops
     from posezoo.data.readers import read
@@ -284,7 +291,7 @@ def eval_command(arguments) -> int:
     return DONE
 
 
-def train(arguments) -> int:
+def train(arguments: argparse.Namespace) -> int:
     """Run the model's recipe with the card's settings and the flags given."""
     card = info(arguments.model)
     _, script, *settings = shlex.split(card.recipe)
@@ -306,7 +313,7 @@ def find_recipe(script: str) -> Path:
     raise CommandError(f"{script} is neither in the source tree nor installed; reinstall posezoo")
 
 
-def export_command(arguments) -> int:
+def export_command(arguments: argparse.Namespace) -> int:
     """A gated file for another runtime."""
     from posezoo.data.calibration import person_crops, whole_pictures
     from posezoo.data.pipeline import PersonCrops
@@ -338,19 +345,16 @@ def export_command(arguments) -> int:
     return DONE
 
 
-def bench(arguments) -> int:
+def bench(arguments: argparse.Namespace) -> int:
     """Latency of packaged files on this machine, interleaved."""
     from posezoo.evaluation.latency import Contender, measure
 
     contenders = {}
     for name in arguments.models or list_models(runtime="tflite"):
         model = load(name, runtime="tflite", threads=arguments.threads)
-        tensor = model.runner.prepare(np.zeros(model.card.input.shape, np.uint8))
-
-        def decode(outputs, model=model):
-            return model.codec.decode(model.runner.finish(outputs)["heatmaps"])
-
-        contenders[name] = Contender(lambda model=model, tensor=tensor: model.runner.invoke(tensor), decode)
+        runner = cast("TFLiteRunner", model.runner)
+        tensor = runner.prepare(np.zeros(model.card.input.shape, np.uint8))
+        contenders[name] = Contender(partial(runner.invoke, tensor), partial(_decode, model.codec, runner))
     timings = measure(contenders, runs=arguments.runs, progress=lambda rounds: track(rounds, "measuring"))
     first = next(iter(timings.values())).network_ms
     rows = [
@@ -360,6 +364,11 @@ def bench(arguments) -> int:
     columns = ("model", "network ms", "quartile spread", "decode ms", "ratio to first")
     print_table(f"medians of {arguments.runs} interleaved runs, {arguments.threads} thread(s)", columns, rows)
     return DONE
+
+
+def _decode(codec: CropCodec, runner: TFLiteRunner, outputs: dict[str, np.ndarray]) -> object:
+    """Decode a file's outputs as it holds them, the step after the network that `bench` times."""
+    return codec.decode(runner.finish(outputs)["heatmaps"])
 
 
 # ---------------------------------------------------------------------------------------------- display
@@ -387,7 +396,7 @@ def track(rows, what: str, total: int | None = None) -> Iterator:
     from rich.console import Console
     from rich.progress import track as rich_track
 
-    return rich_track(rows, what, total=total, console=Console(stderr=True))
+    return iter(rich_track(rows, what, total=total, console=Console(stderr=True)))
 
 
 # ----------------------------------------------------------------------------------------------- parser

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: A point, a size or a box: a few numbers in a row.
+Numbers = Sequence[float] | np.ndarray
+
 
 def box_of_points(points: np.ndarray) -> np.ndarray:
     """Return the tight box `(x, y, width, height)` of points `(n, 2)`; zeros for no points."""
@@ -25,7 +28,7 @@ def whole_picture(width: int, height: int) -> np.ndarray:
     return np.array([-0.5, -0.5, width, height], np.float32)
 
 
-def box_to_crop(box: Sequence[float], *, enlarge: float = 1.0, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def box_to_crop(box: Numbers, *, enlarge: float = 1.0, aspect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Grow a box to the crop's shape around its centre.
 
     Args:
@@ -43,8 +46,8 @@ def box_to_crop(box: Sequence[float], *, enlarge: float = 1.0, aspect: float = 1
 
 
 def crop_matrix(
-    centre: Sequence[float],
-    size: Sequence[float],
+    centre: Numbers,
+    size: Numbers,
     out_wh: tuple[int, int],
     *,
     rotation_deg: float = 0.0,

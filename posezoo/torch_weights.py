@@ -121,7 +121,8 @@ def load_torch(network: keras.Model, state: Mapping[str, np.ndarray], *, family:
     modules = module.torch_modules(network)
     unused = [re.compile(pattern) for pattern in getattr(module, "TORCH_UNUSED", ())]
     state = _without_prefix(state, modules)
-    missing, wrong, used, values = [], [], set(), {}
+    missing, wrong, used = [], [], set()
+    values: dict[keras.layers.Layer, list[np.ndarray]] = {}
     for layer in network.layers:
         if layer.name not in modules:
             continue
@@ -135,10 +136,8 @@ def load_torch(network: keras.Model, state: Mapping[str, np.ndarray], *, family:
                 missing.append(key)
                 continue
             value = state[key]
-            if type(layer).__name__ == "Conv2DTranspose":
-                value = value[inputs]
-            else:
-                value = value[outputs]
+            # PyTorch's transposed convolutions lead with the inputs, all else with the outputs.
+            value = value[inputs if type(layer).__name__ == "Conv2DTranspose" else outputs]
             if axes and name == "weight" and value.ndim == len(axes):
                 value = value.transpose(axes)
             if value.shape != tuple(weight.shape):

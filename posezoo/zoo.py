@@ -6,7 +6,7 @@ import fnmatch
 import importlib
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def info(name: str) -> Card:
     return read_card(name)
 
 
-def build(name: str, **changes) -> keras.Model:
+def build(name: str, **changes: Any) -> keras.Model:
     """Build an untrained network.
 
     Args:
@@ -115,7 +115,7 @@ def load(
         ValueError: Unknown runtime.
     """
     from posezoo.inference.estimator import PoseModel
-    from posezoo.inference.runners import KerasRunner, TFLiteRunner
+    from posezoo.inference.runners import KerasRunner, Runner, TFLiteRunner
 
     card = read_card(name)
     if runtime not in RUNTIMES:
@@ -130,6 +130,7 @@ def load(
         runtime = "keras" if "keras" in card.runtimes and _keras_works() else "tflite"
     if own is None and runtime not in card.runtimes:
         raise WeightsError(f"'{name}' has no released weights for runtime '{runtime}'; make them with: {card.recipe}")
+    runner: Runner
     if runtime == "tflite":
         runner = TFLiteRunner(own or fetch(card.weights["int8"]), card.input, threads=threads)
     else:

@@ -22,9 +22,9 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 
@@ -32,15 +32,16 @@ import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs import CoordinateCodec, HeatmapCodec
 from posezoo.data.augment import Augmentation
-from posezoo.data.pipeline import PersonCrops, keras_dataset, scale_pixels, tf_dataset
+from posezoo.data.pipeline import PersonCrops, scale_pixels, training_batch
 from posezoo.data.readers import read
 from posezoo.data.stick_figures import write_stick_figures
 from posezoo.evaluation.top_down import evaluate_pck
 from posezoo.skeletons import SKELETONS
+from posezoo.training.backend import cosine, dataset, mirrored_strategy, native, set_precision, set_threads
 from posezoo.training.config import option, parse
 from posezoo.training.distillation import Distiller
 from posezoo.training.initialise import layers_of, load_backbone, read_layers
-from posezoo.training.losses import LOSSES
+from posezoo.training.losses import LOSSES, spatial_cross_entropy
 from posezoo.training.run import Checkpoint, Plateau, Run
 
 
@@ -75,6 +76,7 @@ class Config:
     weight_decay: float = option(0.0, "decoupled weight decay; 0 is plain Adam")
     ema: float = option(0.9, "momentum of the moving average of the weights; 0 for none")
 
+    spatial: float = option(0.0, "weight of a spatial cross-entropy beside the squared error of heatmaps")
     sigma: float = option(1.5, "standard deviation of the target Gaussians in map pixels")
     enlarge: float = option(1.35, "crop: factor on the box around the labelled joints")
     rotation: float = option(30.0, "largest rotation in degrees")
@@ -102,7 +104,7 @@ def main(argv=None) -> Run:
     keras.utils.set_random_seed(cfg.seed)
     set_threads(cfg.threads)
     run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
-    with strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
+    with mirrored_strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
         train(cfg, run)
     print(f"best validation PCK@0.2 {run.best:.4f}, weights in {run.best_weights}")
     return run
@@ -142,7 +144,7 @@ def networks(cfg: Config, skeleton):
     """Build the network, started as asked, and the teacher if there is one."""
     changes = {"width": cfg.width} if cfg.width else {}
     changes |= {"input_px": cfg.input_px} if cfg.input_px else {}
-    mixed_precision(cfg.precision)
+    set_precision(cfg.precision)
     network = posezoo.build(cfg.model, skeleton=skeleton, **changes)
     if cfg.backbone:
         load_backbone(network, read_layers(cfg.backbone))
@@ -170,9 +172,9 @@ def make_codec(cfg: Config, network, input_wh):
 def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, frozen):
     """Train from epoch `first` to `last` with one optimiser."""
     steps = len(crops) // cfg.batch
-    trainer = native(network, cfg)
+    trainer = native(network, precision=cfg.precision)
     if teacher is not None:
-        trainer = Distiller(trainer, native(teacher, cfg), share=cfg.teacher_share)
+        trainer = Distiller(trainer, native(teacher, precision=cfg.precision), share=cfg.teacher_share)
     trainer.build((None, *network.input_shape[1:]))
     peak = cfg.frozen_learning_rate if frozen else cfg.learning_rate
     averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
@@ -180,16 +182,13 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     label_share = 1 - cfg.teacher_share if teacher is not None else 1.0
     trainer.compile(
-        optimizer, loss={codec.output: LOSSES[codec.output]}, loss_weights={codec.output: label_share},
+        optimizer, loss={codec.output: loss_of(codec, cfg)}, loss_weights={codec.output: label_share},
         jit_compile=False,
     )  # fmt: skip
 
-    def learning_rate(step):
-        if frozen or cfg.schedule == "plateau":
-            return peak
-        step -= first * steps
-        rising = min(1.0, (step + 1) / max(cfg.warm_up, 1))
-        return peak * rising * 0.5 * (1 + math.cos(math.pi * step / ((last - first) * steps)))
+    constant = frozen or cfg.schedule == "plateau"
+    falling = cosine(peak, first=first * steps, last=last * steps, warm_up=cfg.warm_up)
+    learning_rate = (lambda step: peak) if constant else falling
 
     def evaluate():
         def on_crops(images):
@@ -208,54 +207,22 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau)]
     if cfg.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
-    if keras.backend.backend() == "tensorflow":
-        data = tf_dataset(crops, codec, cfg.batch, epochs=range(run.epoch, last), workers=cfg.workers)
-    else:
-        data = keras_dataset(crops, codec, cfg.batch, epoch=run.epoch, workers=cfg.workers)
+    encode = partial(training_batch, codec=codec)
+    data = dataset(crops, encode, cfg.batch, epochs=range(run.epoch, last), workers=cfg.workers)
     trainer.fit(
         data, initial_epoch=run.epoch, epochs=last, steps_per_epoch=steps, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
     )  # fmt: skip
 
 
-def native(network, cfg: Config):
-    """On torch, run the network by PyTorch's own kernels."""
-    if keras.backend.backend() != "torch":
-        return network
-    from posezoo.training.native_torch import NativeTorch
-
-    return NativeTorch(network, bfloat16=cfg.precision == "bfloat16")
-
-
-def mixed_precision(precision: str) -> None:
-    """Set Keras's policy; on torch the native path casts by itself."""
-    if precision != "float32" and keras.backend.backend() != "torch":
-        keras.mixed_precision.set_global_policy(f"mixed_{precision}")
-
-
-def set_threads(threads: int) -> None:
-    cv2.setNumThreads(1)  # the loader has threads of its own
-    if threads and keras.backend.backend() == "torch":
-        import torch
-
-        torch.set_num_threads(threads)
-    elif threads and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-
-
-def strategy(devices: int):
-    """Mirror the network on several GPUs, or on parts of the CPU where there are none."""
-    if keras.backend.backend() != "tensorflow":
-        raise SystemExit("--devices needs the TensorFlow backend; unset KERAS_BACKEND")
-    import tensorflow as tf
-
-    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    if kind == "CPU":
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)])
+def loss_of(codec, cfg: Config):
+    """The loss of the network's output."""
+    base = LOSSES[codec.output]
+    if not cfg.spatial:
+        return base
+    if codec.output != "heatmaps":
+        raise SystemExit(f"--spatial is a loss of heatmaps; {cfg.model} outputs {codec.output}")
+    return lambda target, predicted: base(target, predicted) + cfg.spatial * spatial_cross_entropy(target, predicted)
 
 
 def smoke(cfg: Config) -> Config:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -630,7 +631,7 @@ def test_batches_mark_unlabelled_maps(tmp_path):
 
 def test_too_few_examples_for_a_batch(tmp_path):
     crops = PersonCrops(people_of(tmp_path, 2), (32, 32))
-    with pytest.raises(ValueError, match="2 examples, too few for one batch of 4"):
+    with pytest.raises(ValueError, match="2 examples are too few for one batch of 4"):
         batch_indices(crops, 0, 4)
 
 
@@ -649,7 +650,7 @@ def expected_batches(crops, codec, epochs, batch=2):
 def test_keras_dataset_batch_for_batch(pipeline):
     pytest.importorskip("keras")
     crops, codec = pipeline
-    data = keras_dataset(crops, codec, 2, epoch=1)
+    data = keras_dataset(crops, partial(training_batch, codec=codec), 2, epoch=1)
     for step, (images, maps) in enumerate(expected_batches(crops, codec, range(1, 4))):
         got = data[step]
         assert np.array_equal(got[0], images) and np.array_equal(got[1], maps)
@@ -660,8 +661,8 @@ def test_tf_dataset_batch_for_batch(pipeline):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     pytest.importorskip("tensorflow")
     crops, codec = pipeline
-    data = list(tf_dataset(crops, codec, 2, epochs=range(1, 3)))
-    same = keras_dataset(crops, codec, 2, epoch=1)
+    data = list(tf_dataset(crops, partial(training_batch, codec=codec), 2, epochs=range(1, 3)))
+    same = keras_dataset(crops, partial(training_batch, codec=codec), 2, epoch=1)
     assert len(data) == 6
     for step, (images, maps) in enumerate(data):
         assert images.shape == (2, 64, 64, 3) and maps.shape == (2, 16, 16, 14)
@@ -686,7 +687,7 @@ def test_fit_sees_every_epoch_once_and_in_order(pipeline):
         image = keras.Input((64, 64, 3))
         model = Spy(image, keras.layers.Conv2D(14, 4, 4)(image))
         model.compile("sgd", "mse", run_eagerly=True, jit_compile=False)
-        data = keras_dataset(crops, codec, 2, epoch=epoch)
+        data = keras_dataset(crops, partial(training_batch, codec=codec), 2, epoch=epoch)
         model.fit(data, initial_epoch=epoch, epochs=epochs, steps_per_epoch=3, verbose=0)
         return means
 

@@ -42,7 +42,9 @@ class Augmentation:
     part: float = 0.0
 
 
-def random_crop_matrix(rng: np.random.Generator, centre, size, out_wh, augmentation: Augmentation):
+def random_crop_matrix(
+    rng: np.random.Generator, centre: np.ndarray, size: np.ndarray, out_wh: tuple[int, int], augmentation: Augmentation
+) -> tuple[np.ndarray, bool]:
     """Draw a rotated, scaled, shifted, possibly mirrored crop.
 
     Returns:

@@ -54,9 +54,8 @@ def read_coco(
     if not images_dir.is_dir():
         raise FileNotFoundError(f"{images_dir}: no such folder; expected the pictures that {path.name} labels")
     content = read_json(path)
-    category_id, names = _keypoint_names(path, content.get("categories"), category)
-    if names is None:
-        names = skeleton.keypoints
+    category_id, named = _keypoint_names(path, content.get("categories"), category)
+    names = skeleton.keypoints if named is None else named
     columns = keypoint_columns(names, skeleton, str(path))
     people = KeypointSet(path.name.removesuffix(".gz").removesuffix(".json"), skeleton)
 
@@ -107,14 +106,14 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def _keypoint_names(path: Path, categories, wanted: str) -> tuple[int | None, list[str] | None]:
+def _keypoint_names(path: Path, categories, wanted: str) -> tuple[int | None, tuple[str, ...] | None]:
     """Return the id of the category with keypoints, and its keypoints' names; None where not told."""
     categories = [c for c in categories or () if isinstance(c, dict)]
     named = [c for c in categories if c.get("keypoints")]
     if len(named) > 1:
         named = [c for c in named if c.get("name") == wanted]
     if named:
-        return named[0].get("id"), list(named[0]["keypoints"])
+        return named[0].get("id"), tuple(named[0]["keypoints"])
     if any(c.get("keypoints") for c in categories):
         has = ", ".join(str(c.get("name")) for c in categories if c.get("keypoints"))
         raise ValueError(f"{path}: no category '{wanted}' with keypoints; choose category= from {has}")
@@ -192,7 +191,7 @@ def _area(annotation: dict) -> float:
 
 def _size(entry: dict) -> tuple[int, int] | None:
     """Return a picture's height and width in pixels, or None where the file does not tell."""
-    size = entry.get("height"), entry.get("width")
+    size = entry.get("height", 0), entry.get("width", 0)
     return size if all(isinstance(side, int) and 0 < side <= 1 << 16 for side in size) else None
 
 
@@ -237,7 +236,9 @@ def _is_rle(region, size: tuple[int, int]) -> bool:
     return sum(counts) == size[0] * size[1]
 
 
-def ignore_mask(size: tuple[int, int], regions: Iterable[tuple[list | dict | None, np.ndarray | None]], name: str = ""):
+def ignore_mask(
+    size: tuple[int, int], regions: Iterable[tuple[list | dict | None, np.ndarray | None]], name: str = ""
+) -> np.ndarray:
     """Draw regions into one mask.
 
     Args:
@@ -276,7 +277,7 @@ def _fill_polygons(mask: np.ndarray, polygons: list) -> None:
         # COCO's polygons count from a pixel's corner; ours and OpenCV's pixel centres are at integers.
         xy = np.asarray(polygon, float).reshape(-1, 2) - 0.5
         xy = np.clip(xy, (-width, -height), (2 * width, 2 * height))
-        cv2.fillPoly(mask, [np.rint(xy * 16).astype(np.int32)], 1, shift=4)
+        cv2.fillPoly(mask, [np.rint(xy * 16).astype(np.int32)], (1,), shift=4)
 
 
 def _decode_rle(region: dict, size: tuple[int, int]) -> np.ndarray:
@@ -305,7 +306,8 @@ class _Folder:
     """The files of a folder, listed once per subfolder rather than asked for one by one."""
 
     def __init__(self, root: Path):
-        self.root, self.listed = root, {}
+        self.root = root
+        self.listed: dict[Path, set[str]] = {}
 
     def __contains__(self, name: str) -> bool:
         path = self.root / name

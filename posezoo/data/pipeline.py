@@ -6,10 +6,13 @@ the order of loading, the number of workers and the framework do not matter.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +20,10 @@ from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix
 from posezoo.data.sample import KeypointSet
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix
 from posezoo.inference.images import ImageError, crop, read_image
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +73,7 @@ class PersonCrops:
     ):
         if box not in ("keypoints", "annotated"):
             raise ValueError(f"box must be 'keypoints' or 'annotated', got {box!r}")
-        self.people, self.input_wh, self.enlarge = people, tuple(input_wh), enlarge
+        self.people, self.input_wh, self.enlarge = people, (input_wh[0], input_wh[1]), enlarge
         self.augmentation, self.seed = augmentation, seed
         self.index = [
             (record, person)
@@ -152,19 +159,37 @@ def training_batch(crops: list[Crop], codec) -> tuple[np.ndarray, np.ndarray]:
     return images, codec.targets(np.stack([c.keypoints for c in crops]), np.stack([c.visible for c in crops]))
 
 
-def batch_indices(crops: PersonCrops, epoch: int, batch: int) -> list[np.ndarray]:
+class Examples(Protocol):
+    """What a training set offers: examples drawn by (index, epoch), and an order for each epoch."""
+
+    def __len__(self) -> int: ...
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the order of the examples in an epoch."""
+
+    def crop(self, index: int, epoch: int = 0) -> Any:
+        """Load one example."""
+
+
+#: Turns a list of examples into network inputs and targets, arrays or dicts of arrays.
+Encode = Callable[[list], tuple[np.ndarray, Any]]
+
+
+def batch_indices(examples: Examples, epoch: int, batch: int) -> list[np.ndarray]:
     """Divide an epoch's order into full batches.
 
     Raises:
         ValueError: There are too few examples for one batch.
     """
-    order = crops.order(epoch)
+    order = examples.order(epoch)
     if len(order) < batch:
-        raise ValueError(f"{crops.people.name} has {len(order)} examples, too few for one batch of {batch}")
+        raise ValueError(f"{len(order)} examples are too few for one batch of {batch}")
     return [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
 
 
-def keras_dataset(crops: PersonCrops, codec, batch: int, *, epoch: int = 0, workers: int = 2):
+def keras_dataset(
+    examples: Examples, encode: Encode, batch: int, *, epoch: int = 0, workers: int = 2
+) -> keras.utils.PyDataset:
     """Return a `keras.utils.PyDataset` of `(images, targets)`, for any Keras backend.
 
     It goes on from epoch to epoch without end: give `fit` the `steps_per_epoch`. Keras shuffles finite
@@ -172,7 +197,11 @@ def keras_dataset(crops: PersonCrops, codec, batch: int, *, epoch: int = 0, work
     """
     import keras
 
-    steps = len(batch_indices(crops, epoch, batch))
+    steps = len(batch_indices(examples, epoch, batch))
+
+    @functools.lru_cache(maxsize=2)
+    def rows_of(epoch: int) -> list[np.ndarray]:
+        return batch_indices(examples, epoch, batch)
 
     class Batches(keras.utils.PyDataset):
         def __init__(self):
@@ -186,8 +215,7 @@ def keras_dataset(crops: PersonCrops, codec, batch: int, *, epoch: int = 0, work
 
         def load(self, step):
             now = epoch + step // steps
-            rows = batch_indices(crops, now, batch)[step % steps]
-            return training_batch([crops.crop(int(i), now) for i in rows], codec)
+            return encode([examples.crop(int(i), now) for i in rows_of(now)[step % steps]])
 
         def __getitem__(self, step):
             wanted = range(step, step + 1 + 2 * workers)
@@ -197,33 +225,36 @@ def keras_dataset(crops: PersonCrops, codec, batch: int, *, epoch: int = 0, work
     return Batches()
 
 
-def tf_dataset(crops: PersonCrops, codec, batch: int, *, epochs: range = range(1), workers: int = 2):
+def tf_dataset(
+    examples: Examples, encode: Encode, batch: int, *, epochs: range = range(1), workers: int = 2
+) -> tf.data.Dataset:
     """Return a `tf.data.Dataset` of `(images, targets)`, epoch after epoch, loaded by `workers` threads."""
     import tensorflow as tf
 
-    shapes = [a.shape for a in training_batch([crops.crop(0)] * batch, codec)]
+    like = encode([examples.crop(0)] * batch)
+    flat = tf.nest.flatten(like)
 
     def steps():
         for epoch in epochs:
-            for indices in batch_indices(crops, epoch, batch):
+            for indices in batch_indices(examples, epoch, batch):
                 yield epoch, indices
 
     def load(epoch, indices):
         arrays = tf.numpy_function(
-            lambda epoch, rows: training_batch([crops.crop(int(i), int(epoch)) for i in rows], codec),
+            lambda epoch, rows: tf.nest.flatten(encode([examples.crop(int(i), int(epoch)) for i in rows])),
             [epoch, indices],
-            (tf.float32, tf.float32),
+            [a.dtype for a in flat],
         )
-        for array, shape in zip(arrays, shapes, strict=True):
-            array.set_shape(shape)
-        return tuple(arrays)
+        for array, known in zip(arrays, flat, strict=True):
+            array.set_shape(known.shape)
+        return tf.nest.pack_sequence_as(like, arrays)
 
     signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((batch,), tf.int64))
     data = tf.data.Dataset.from_generator(steps, output_signature=signature)
     return data.map(load, num_parallel_calls=workers, deterministic=True).prefetch(4)
 
 
-def load_all(crops: PersonCrops, *, epoch: int = 0, workers: int = 2):
+def load_all(crops: PersonCrops, *, epoch: int = 0, workers: int = 2) -> Iterator[Crop]:
     """Yield every crop in order, loaded a little ahead by threads; for evaluation."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque = deque()

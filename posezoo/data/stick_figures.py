@@ -44,8 +44,8 @@ def write_stick_figures(folder: Path | str, count: int = 8, *, validation: int =
         points = (points * side).clip(1, side - 2)
         image = np.full((side, side, 3), rng.integers(0, 120, 3), np.uint8)
         for a, b in LSP14.limb_indices:
-            ends = [tuple(int(v) for v in points[k]) for k in (a, b)]
-            cv2.line(image, *ends, tuple(int(v) for v in rng.integers(130, 256, 3)), 6, cv2.LINE_AA)
+            start, end = (tuple(int(v) for v in points[k]) for k in (a, b))
+            cv2.line(image, start, end, tuple(int(v) for v in rng.integers(130, 256, 3)), 6, cv2.LINE_AA)
         name = f"im{i:05d}.jpg"
         cv2.imwrite(str(folder / "images" / name), image)
         joints = [[round(float(x), 2), round(float(y), 2), 1] for x, y in points]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +32,15 @@ class Contender:
     """What is timed: `network()` runs once and returns outputs, `decode(outputs)` makes keypoints of them."""
 
     network: Callable[[], object]
-    decode: Callable[[object], object] | None = None
+    decode: Callable[[Any], object] | None = None
 
 
 def measure(
-    contenders: Mapping[str, Contender], *, runs: int = 100, warm_up: int = 10, progress=None
+    contenders: Mapping[str, Contender],
+    *,
+    runs: int = 100,
+    warm_up: int = 10,
+    progress: Callable[[range], Iterable[int]] | None = None,
 ) -> dict[str, Timing]:
     """Time networks in turns, so that a noisy moment of the machine touches all of them alike.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from posezoo.evaluation.pck import LIMB_JOINTS, PCK
 
 
-def pyplot():
+def pyplot() -> ModuleType:
     """Return `matplotlib.pyplot`, set to draw into files.
 
     Raises:

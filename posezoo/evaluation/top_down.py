@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
-from posezoo.data.pipeline import PersonCrops, load_all
+from posezoo.data.pipeline import Crop, PersonCrops, load_all
 from posezoo.evaluation.pck import PCK, box_size, head_size, pck, torso_size
 from posezoo.geometry import apply, invert
-from posezoo.inference.estimator import run_crops
+from posezoo.inference.estimator import CropCodec, run_crops
 from posezoo.skeletons import Skeleton
 
 #: Function from RGB uint8 images `(batch, height, width, 3)` to float outputs by name.
@@ -25,7 +26,7 @@ NORMALISERS = {
 def predict_crops(
     run: Runner,
     crops: PersonCrops,
-    codec,
+    codec: CropCodec,
     *,
     skeleton: Skeleton | None = None,
     flip: bool = False,
@@ -50,7 +51,10 @@ def predict_crops(
         NaN and 0 for a picture that cannot be read.
     """
     skeleton = skeleton or crops.people.skeleton
-    keypoints, scores, waiting, found = [], [], [], []
+    keypoints: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    waiting: list[Crop] = []
+    found: list[int] = []
 
     def flush():
         images = np.stack([c.image for c in waiting])
@@ -66,20 +70,20 @@ def predict_crops(
             flush()
     if waiting:
         flush()
-    keypoints, scores = np.array(keypoints, np.float32), np.concatenate(scores)
+    all_keypoints, all_scores = np.array(keypoints, np.float32), np.concatenate(scores)
     unreadable = np.array(found) != np.arange(len(crops))
-    keypoints[unreadable], scores[unreadable] = np.nan, 0
-    return keypoints, scores
+    all_keypoints[unreadable], all_scores[unreadable] = np.nan, 0
+    return all_keypoints, all_scores
 
 
 def evaluate_pck(
     run: Runner,
     crops: PersonCrops,
-    codec,
+    codec: CropCodec,
     *,
     skeleton: Skeleton | None = None,
     normaliser: str = "torso",
-    **predicting,
+    **predicting: Any,
 ) -> PCK:
     """Measure PCK over every crop of a set.
 

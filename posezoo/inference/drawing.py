@@ -58,7 +58,7 @@ def draw(image: np.ndarray, poses: Poses, *, threshold: float = 0.2, boxes: bool
     return canvas
 
 
-def _extent(points: np.ndarray, shape) -> float:
+def _extent(points: np.ndarray, shape: tuple[int, ...]) -> float:
     """Size that line widths follow: the person's, within what suits the picture."""
     side = min(shape[:2])
     size = float(np.ptp(points, axis=0).max()) if len(points) > 1 else side

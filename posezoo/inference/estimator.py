@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -22,7 +22,21 @@ if TYPE_CHECKING:
 Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def run_crops(run: Runner | Callable, codec, images: np.ndarray, skeleton: Skeleton, *, flip: bool):
+class CropCodec(Protocol):
+    """What `run_crops` needs of a codec of `posezoo.codecs`."""
+
+    output: str
+
+    def mirror(self, output: np.ndarray, flip_indices: Sequence[int], /) -> np.ndarray:
+        """Return the output of a mirrored picture as that of the picture itself."""
+
+    def decode(self, output: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]:
+        """Return keypoints `(batch, K, 2)` in input pixels and scores `(batch, K)`."""
+
+
+def run_crops(
+    run: Runner | Callable, codec: CropCodec, images: np.ndarray, skeleton: Skeleton, *, flip: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Run a single-person network on crops and decode.
 
     Args:
@@ -115,7 +129,7 @@ class PoseModel:
         return Poses(keypoints, scores, self.card.skeleton, person_scores, boxes)
 
     @staticmethod
-    def _checked(boxes) -> np.ndarray:
+    def _checked(boxes: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
         boxes = np.asarray(boxes, np.float32)
         if boxes.size == 0:
             return boxes.reshape(0, 4)

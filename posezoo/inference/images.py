@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,9 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def crop(image: np.ndarray, matrix: np.ndarray, out_wh: tuple[int, int], *, fill=(127, 127, 127)) -> np.ndarray:
+def crop(
+    image: np.ndarray, matrix: np.ndarray, out_wh: tuple[int, int], *, fill: Sequence[int] = (127, 127, 127)
+) -> np.ndarray:
     """Cut an affine crop; what lies outside the picture is filled with grey.
 
     Shrinking by more than two averages the picture down first, so that thin limbs do not alias.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Poses:
     keypoints: np.ndarray
     scores: np.ndarray
     skeleton: Skeleton
-    person_scores: np.ndarray = field(default=None)  # type: ignore[assignment]
+    person_scores: np.ndarray = None  # type: ignore[assignment]  # an array from __post_init__ on
     boxes: np.ndarray | None = None
     depth: np.ndarray | None = None
     ids: np.ndarray | None = None
@@ -67,11 +68,11 @@ class Poses:
         """Keep some people: an index, a slice, a list of indices or a mask."""
         if isinstance(people, (int, np.integer)):
             people = [range(len(self))[people]]
-        rest = {
-            name: None if getattr(self, name) is None else np.asarray(getattr(self, name))[people]
-            for name in ("person_scores", "boxes", "depth", "ids")
-        }
-        return Poses(self.keypoints[people], self.scores[people], self.skeleton, **rest)
+        boxes, depth, ids = (
+            None if values is None else np.asarray(values)[people] for values in (self.boxes, self.depth, self.ids)
+        )
+        person_scores = np.asarray(self.person_scores)[people]
+        return Poses(self.keypoints[people], self.scores[people], self.skeleton, person_scores, boxes, depth, ids)
 
     def to_coco(self, image_id: int, *, category_id: int = 1) -> list[dict]:
         """Return COCO keypoint results, one dict per person.
@@ -83,7 +84,7 @@ class Poses:
         values = np.concatenate([self.keypoints, self.scores[..., None]], axis=-1).reshape(len(self), -1)
         results = []
         for i in range(len(self)):
-            result = {"image_id": int(image_id), "category_id": category_id}
+            result: dict[str, Any] = {"image_id": int(image_id), "category_id": category_id}
             result["keypoints"] = [round(float(v), 3) for v in values[i]]
             result["score"] = round(float(self.person_scores[i]), 5)
             if self.boxes is not None:

@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def option(default, help: str):
@@ -31,7 +32,7 @@ def parse(config_class, argv: Sequence[str] | None = None, *, description: str =
         flag, kind = "--" + field.name.replace("_", "-"), types_by_name[field.name]
         required = field.default is dataclasses.MISSING
         default = None if required else field.default
-        common = {"default": default, "help": field.metadata.get("help"), "required": required}
+        common: dict[str, Any] = {"default": default, "help": field.metadata.get("help"), "required": required}
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:

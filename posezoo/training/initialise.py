@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from posezoo.models.efficientnet import blocks_of
+
 log = logging.getLogger(__name__)
+
+#: Batch norm's epsilon in TensorFlow's ImageNet networks.
+IMAGENET_EPSILON = 1e-3
 
 #: Weight names of a layer, in Keras's own order.
 LAYER_WEIGHTS = {
@@ -58,12 +64,39 @@ def read_layers(path: Path | str) -> dict[str, dict[str, np.ndarray]]:
     return layers
 
 
+def read_efficientnet_lite(path: Path | str) -> dict[str, dict[str, np.ndarray]]:
+    """Read EfficientNet-Lite0 by the layer names of `posezoo.models.efficientnet`.
+
+    Args:
+        path: An NPZ as for `read_layers`, whose convolutions, sorted by name, are in forward order.
+
+    Raises:
+        ValueError: The file holds another number of convolutions.
+    """
+    layers = read_layers(path)
+    names = ["stem"]
+    for block in blocks_of(width=1.0, depth=1.0):
+        parts = ("expand", "depthwise", "project") if block.expansion != 1 else ("depthwise", "project")
+        names += [f"{block.name}_{part}" for part in parts]
+    names.append("top")
+    found = sorted(name for name, weights in layers.items() if "kernel" in weights)
+    if len(found) != len(names):
+        raise ValueError(f"{path}: {len(found)} convolutions, EfficientNet-Lite0 has {len(names)}")
+    renamed = dict(zip(found, names, strict=True))
+    return {
+        new + suffix: layers[old + suffix]
+        for old, new in renamed.items() for suffix in ("", "_bn") if old + suffix in layers
+    }  # fmt: skip
+
+
 def layers_of(network: keras.Model) -> dict[str, dict[str, np.ndarray]]:
     """Return a network's weights in the form of `read_layers`; split layers also tell their `streams`."""
     layers = {}
     for layer in network.layers:
         if type(layer).__name__ in LAYER_WEIGHTS:
             layers[layer.name] = dict(zip(LAYER_WEIGHTS[type(layer).__name__], layer.get_weights(), strict=False))
+            if hasattr(layer, "epsilon"):
+                layers[layer.name]["epsilon"] = np.float32(layer.epsilon)
             if hasattr(layer, "streams"):
                 layers[layer.name]["streams"] = np.array(layer.streams)
     return layers
@@ -106,7 +139,7 @@ def load_backbone(network: keras.Model, source: dict[str, dict[str, np.ndarray]]
                 carried = chosen_by[group], kernel.shape[-1]
                 layer.set_weights([kernel[..., carried[0]]])
             elif kind == "BatchNormalization":
-                layer.set_weights([weights[name][rows] for name in LAYER_WEIGHTS[kind]])
+                layer.set_weights(_batch_norm(layer, weights, rows))
             else:
                 bias = [weights["bias"]] if "bias" in weights else []
                 layer.set_weights([weights["kernel"][:, :, rows], *bias])
@@ -119,6 +152,13 @@ def load_backbone(network: keras.Model, source: dict[str, dict[str, np.ndarray]]
         raise ValueError("no layer of the source has the name of a layer of the network")
     log.info("%s: filled %d layers", network.name, len(filled))
     return filled
+
+
+def _batch_norm(layer, weights: Mapping[str, np.ndarray], rows) -> list[np.ndarray]:
+    """A batch norm's weights; gamma makes up for another epsilon, which matters where variances are small."""
+    gamma, beta, mean, variance = (weights[name][rows] for name in LAYER_WEIGHTS["BatchNormalization"])
+    epsilon = weights.get("epsilon", IMAGENET_EPSILON)
+    return [gamma * np.sqrt((variance + layer.epsilon) / (variance + epsilon)), beta, mean, variance]
 
 
 def _inputs(layer) -> list:
@@ -141,7 +181,7 @@ def _shared_choices(network: keras.Model) -> tuple[dict[str, frozenset], dict[st
         output feeds, if one does.
     """
     together: dict[str, frozenset] = {}
-    streams = {}
+    streams: dict[str, keras.layers.Layer] = {}
     makers: dict[int, frozenset] = {}  # id of tensor -> the convolutions whose channels it carries
     for layer in network.layers[1:]:
         kind, given = type(layer).__name__, [makers.get(id(t), frozenset()) for t in _inputs(layer)]

@@ -25,6 +25,31 @@ def heatmap_loss(target, predicted):
     return ops.sum(squared * labelled, axis=-1) / ops.maximum(ops.sum(labelled, axis=-1), 1.0)
 
 
+def spatial_cross_entropy(target, predicted, *, sharpness: float = 8.0):
+    """Cross-entropy between heatmaps read as distributions over the pixels, averaged over the labelled keypoints.
+
+    The prediction's distribution is the softmax of its map times `sharpness`, the target's is its map
+    divided by its sum. Where squared error is content with a low wide bump between two candidates, this asks
+    for a choice. Unlabelled keypoints do not count, as in `heatmap_loss`; neither do empty targets.
+
+    Args:
+        target: `(batch, height, width, K)`, Gaussians.
+        predicted: The same shape, on the scale of the target (peaks near 1).
+        sharpness: Inverse temperature of the softmax.
+
+    Returns:
+        `(batch,)` in nats.
+    """
+    _, height, width, joints = predicted.shape
+    flat = ops.reshape(target, (-1, height * width, joints))
+    labelled = ops.cast(ops.max(flat, axis=1) > 1e-3, predicted.dtype)
+    share = ops.maximum(flat, 0.0)
+    share = share / ops.maximum(ops.sum(share, axis=1, keepdims=True), 1e-6)
+    logits = ops.log_softmax(sharpness * ops.reshape(predicted, (-1, height * width, joints)), axis=1)
+    entropy = -ops.sum(share * logits, axis=1)
+    return ops.sum(entropy * labelled, axis=-1) / ops.maximum(ops.sum(labelled, axis=-1), 1.0)
+
+
 def coordinate_loss(target, predicted):
     """Squared error of regressed coordinates, averaged over the labelled ones.
 

@@ -8,6 +8,8 @@ The variables stay Keras's own: optimiser, averages, checkpoints and losses do n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 
 
@@ -73,6 +75,61 @@ def _concatenate(layer, x, training):
     return torch.cat(x, 1)
 
 
+def _transposed(layer, x, training):
+    import torch.nn.functional as F
+
+    kernel, stride = layer.kernel.value.permute(3, 2, 0, 1), layer.strides
+    total = [size - step for size, step in zip(kernel.shape[2:], stride, strict=True)]
+    if layer.padding != "same" or any(t % 2 for t in total):
+        raise ValueError(f"layer '{layer.name}': only `same` padding that is alike on both sides has a native form")
+    return F.conv_transpose2d(x, kernel, _value(layer.bias), stride, [t // 2 for t in total])
+
+
+def _zero_padding(layer, x, training):
+    import torch.nn.functional as F
+
+    (top, bottom), (left, right) = layer.padding
+    return F.pad(x, (left, right, top, bottom))
+
+
+def _activation(layer, x, training):
+    import torch
+
+    functions: dict[str, Callable] = {
+        "silu": torch.nn.functional.silu,
+        "swish": torch.nn.functional.silu,
+        "sigmoid": torch.sigmoid,
+    }
+    return functions[layer.activation.__name__](x)
+
+
+def _dropout(layer, x, training):
+    import torch
+
+    if not training:
+        return x
+    if layer.noise_shape is None:
+        return torch.nn.functional.dropout(x, layer.rate)
+    if tuple(layer.noise_shape[1:]) != (1, 1, 1):
+        raise ValueError(f"layer '{layer.name}': only dropout per element or per picture has a native form")
+    kept = torch.rand(len(x), 1, 1, 1) >= layer.rate
+    return x * kept.to(x.dtype) / (1 - layer.rate)
+
+
+def _multiply(layer, x, training):
+    return x[0] * x[1]
+
+
+def _pool(layer, x, training):
+    return x.mean((2, 3), keepdim=layer.keepdims)
+
+
+def _max_pool(layer, x, training):
+    import torch.nn.functional as F
+
+    return F.max_pool2d(x, layer.pool_size, layer.strides)
+
+
 def _split_conv(layer, x, training):
     import torch.nn.functional as F
 
@@ -101,7 +158,13 @@ NATIVE = {
     "Add": lambda layer, x, training: sum(x[1:], x[0]),
     "SplitConv2D": _split_conv,
     "Flatten": _flatten,
-    "GlobalAveragePooling2D": lambda layer, x, training: x.mean((2, 3)),
+    "Multiply": _multiply,
+    "Activation": _activation,
+    "Conv2DTranspose": _transposed,
+    "ZeroPadding2D": _zero_padding,
+    "Dropout": _dropout,
+    "GlobalAveragePooling2D": _pool,
+    "MaxPooling2D": _max_pool,
     "Dense": _dense,
 }
 

@@ -12,10 +12,11 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -46,7 +47,8 @@ class Run:
 
     def __init__(self, folder: Path, config):
         self.folder, self.config = folder, config
-        self.epoch, self.best, self.history = 0, float("-inf"), []
+        self.epoch, self.best = 0, float("-inf")
+        self.history: list[dict[str, float]] = []
         self._state: dict | None = None
 
     @classmethod
@@ -111,8 +113,8 @@ class Run:
         if self._state is None:
             return
         model.optimizer.build(model.trainable_variables)
-        self._assign("model", model.variables)
-        self._assign("optimizer", model.optimizer.variables)
+        self._assign(self._state, "model", model.variables)
+        self._assign(self._state, "optimizer", model.optimizer.variables)
         if plateau is not None:
             plateau.state.update(json.loads(str(self._state["json"]))["plateau"])
         self._state = None
@@ -121,12 +123,12 @@ class Run:
         """Put back only the averaged weights, as an unbroken run has them when one stage hands over to the next."""
         if self._state is None:
             return
-        self._assign("averaged", model.variables)
+        self._assign(self._state, "averaged", model.variables)
         self._state = None
 
-    def _assign(self, prefix: str, variables) -> None:
+    def _assign(self, state: Mapping[str, np.ndarray], prefix: str, variables) -> None:
         for i, variable in enumerate(variables):
-            value = self._state.get(f"{prefix}/{i}")
+            value = state.get(f"{prefix}/{i}")
             if value is None or value.shape != tuple(variable.shape):
                 raise RunError(f"{self._state_file} does not fit this model ({prefix} variable {variable.path})")
             variable.assign(value)
@@ -136,14 +138,14 @@ class Run:
         state = {f"model/{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
         state |= {f"averaged/{i}": value for i, value in enumerate(averaged)}
         state |= {f"optimizer/{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
-        saved = {"epoch": self.epoch, "best": self.best, "history": self.history}
+        saved: dict[str, Any] = {"epoch": self.epoch, "best": self.best, "history": self.history}
         saved["plateau"] = plateau.state if plateau else {}
         with replacing(self._state_file) as path, path.open("wb") as file:
             np.savez(file, json=np.array(json.dumps(saved)), **state)
 
 
 @contextmanager
-def averaged_weights(model: keras.Model):
+def averaged_weights(model: keras.Model) -> Iterator[None]:
     """Inside the block the model holds the moving averages of its weights, if its optimiser keeps them."""
     if not getattr(model.optimizer, "use_ema", False):
         yield
@@ -157,22 +159,30 @@ def averaged_weights(model: keras.Model):
             variable.assign(value)
 
 
+class PlateauState(TypedDict):
+    """What a plateau rule remembers, as JSON types."""
+
+    scale: float
+    best: float | None
+    waited: int
+
+
 class Plateau:
     """Halve the learning rate when the score has not risen for `patience` epochs."""
 
     def __init__(self, patience: int, factor: float = 0.5):
         self.patience, self.factor = patience, factor
-        self.state = {"scale": 1.0, "best": None, "waited": 0}
+        self.state: PlateauState = {"scale": 1.0, "best": None, "waited": 0}
 
     def update(self, score: float) -> float:
         """Take an epoch's score; return the factor on the learning rate from now on."""
         state = self.state
         if state["best"] is None or score > state["best"]:
-            state.update(best=score, waited=0)
+            state["best"], state["waited"] = score, 0
         else:
             state["waited"] += 1
             if state["waited"] >= self.patience:
-                state.update(waited=0, scale=state["scale"] * self.factor)
+                state["scale"], state["waited"] = state["scale"] * self.factor, 0
         return state["scale"]
 
 
@@ -223,7 +233,7 @@ class Checkpoint(keras.callbacks.Callback):
         if logs is not None:
             logs.update(scores)
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        entry = {"epoch": epoch, "seconds": round(seconds, 1), "learning_rate": rate}
+        entry: dict[str, float] = {"epoch": epoch, "seconds": round(seconds, 1), "learning_rate": rate}
         entry |= {k: round(float(v), 6) for k, v in (logs or {}).items()}
         run.history.append(entry)
         run.epoch = epoch + 1
