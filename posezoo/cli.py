@@ -313,6 +313,25 @@ def find_recipe(script: str) -> Path:
     raise CommandError(f"{script} is neither in the source tree nor installed; reinstall posezoo")
 
 
+def import_torch(arguments: argparse.Namespace) -> int:
+    """A PyTorch checkpoint as Keras weights."""
+    from posezoo.torch_weights import load_torch, read_checkpoint
+    from posezoo.zoo import build
+
+    out = Path(arguments.out)
+    if not out.name.endswith(".weights.h5"):
+        raise CommandError(f"{out}: the file's name must end in .weights.h5, as Keras asks")
+    card = info(arguments.model)
+    state = read_checkpoint(arguments.checkpoint)
+    changes = {"skeleton": arguments.skeleton} if arguments.skeleton else {}
+    network = build(card.name, **changes)
+    load_torch(network, state, family=card.family)
+    with replacing(out) as path:
+        network.save_weights(path)
+    print(f"written: {out}; load it with posezoo.load({card.name!r}, weights={str(out)!r})")
+    return DONE
+
+
 def export_command(arguments: argparse.Namespace) -> int:
     """A gated file for another runtime."""
     from posezoo.data.calibration import person_crops, whole_pictures
@@ -526,6 +545,19 @@ def _parser() -> argparse.ArgumentParser:
           posezoo train mobilenet_split_050_192 --dataset lsp --data lspet --out runs/mine
     """)  # fmt: skip
     model_argument(sub, positional=True)
+
+    sub = command("import-torch", import_torch, "a PyTorch checkpoint as Keras weights", """
+        Read a checkpoint of the public PyTorch code of a network and write Keras weights. Pickled code in the file is
+        not run. A checkpoint that does not fit is refused with a list of what is missing, left over or of another
+        shape.
+
+        example:
+          posezoo import-torch efficienthrnet_h-2.pth --model efficienthrnet_h-2 -o h-2.weights.h5
+    """)  # fmt: skip
+    sub.add_argument("checkpoint", help="a .pth, .pt or .safetensors file")
+    sub.add_argument("--model", required=True, help="the network it belongs to, a name from 'posezoo list'")
+    sub.add_argument("-o", "--out", required=True, help="the .weights.h5 to write")
+    sub.add_argument("--skeleton", help="keypoints of the checkpoint where they are not the card's")
 
     sub = command("export", export_command, "a gated TFLite file", """
         Convert a model to TFLite. The file is run beside the network on the default delegate and on built-in kernels;

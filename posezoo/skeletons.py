@@ -158,7 +158,10 @@ FLIC11 = Skeleton(
     (("nose", "left_eye"), ("nose", "right_eye"), *_ARMS_AND_LEGS[:8]),
 )  # fmt: skip
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, LSP14, FLIC11)}
+#: Of networks that give no keypoints: image classifiers.
+NONE = Skeleton("none", ())
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, LSP14, FLIC11, NONE)}
 
 
 def get_skeleton(skeleton: Skeleton | str) -> Skeleton:

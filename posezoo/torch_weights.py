@@ -86,7 +86,7 @@ def _read_safetensors(path: Path):
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError:
-        raise ImportError("reading .safetensors needs: pip install 'posezoo[torch]'") from None
+        raise ImportError("reading .safetensors needs: pip install safetensors") from None
     try:
         return load_file(path)
     except (SafetensorError, ValueError) as error:

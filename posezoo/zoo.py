@@ -82,7 +82,8 @@ def build(name: str, **changes: Any) -> keras.Model:
     card = read_card(name)
     if importlib.util.find_spec("keras") is None:
         raise ImportError(f"building '{name}' needs Keras; install it with: pip install 'posezoo[keras]'")
-    arguments = {"skeleton": card.skeleton, "name": name.replace("-", "_minus_"), **card.build, **changes}
+    keypoints = {"skeleton": card.skeleton} if card.skeleton.num_keypoints else {}
+    arguments = {**keypoints, "name": name.replace("-", "_minus_"), **card.build, **changes}
     if "skeleton" in changes:
         arguments["skeleton"] = get_skeleton(changes["skeleton"])
     module, function = arguments.pop("function").rsplit(".", 1)

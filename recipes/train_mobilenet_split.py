@@ -32,10 +32,11 @@ import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs import CoordinateCodec, HeatmapCodec
 from posezoo.data.augment import Augmentation
-from posezoo.data.pipeline import PersonCrops, scale_pixels, training_batch
+from posezoo.data.pipeline import PersonCrops, training_batch
 from posezoo.data.readers import read
 from posezoo.data.stick_figures import write_stick_figures
 from posezoo.evaluation.top_down import evaluate_pck
+from posezoo.inference.runners import normalise
 from posezoo.skeletons import SKELETONS
 from posezoo.training.backend import cosine, dataset, mirrored_strategy, native, set_precision, set_threads
 from posezoo.training.config import option, parse
@@ -190,9 +191,11 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     falling = cosine(peak, first=first * steps, last=last * steps, warm_up=cfg.warm_up)
     learning_rate = (lambda step: peak) if constant else falling
 
+    scale = partial(normalise, spec=read_card(cfg.model).input)
+
     def evaluate():
         def on_crops(images):
-            outputs = trainer.predict_on_batch(scale_pixels(images))
+            outputs = trainer.predict_on_batch(scale(images))
             # Several devices each return the whole batch.
             return {name: np.asarray(value, np.float32)[: len(images)] for name, value in outputs.items()}
 
@@ -207,7 +210,7 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau)]
     if cfg.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
-    encode = partial(training_batch, codec=codec)
+    encode = partial(training_batch, codec=codec, scale=scale)
     data = dataset(crops, encode, cfg.batch, epochs=range(run.epoch, last), workers=cfg.workers)
     trainer.fit(
         data, initial_epoch=run.epoch, epochs=last, steps_per_epoch=steps, callbacks=callbacks,

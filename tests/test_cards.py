@@ -26,8 +26,10 @@ def test_card_matches_network(name):
     assert counts.macs(network) == card.size["macs"]
     assert network.input_shape == (None, *card.input.shape)
     assert network.inputs[0].name == card.input.name
+    if not card.skeleton.num_keypoints:
+        return
     codec = make_codec(input_wh=card.input.wh, **card.codec)
-    assert codec.output in network.output
+    assert set(codec.outputs) <= set(network.output)
 
 
 @pytest.mark.parametrize("name", NAMES)

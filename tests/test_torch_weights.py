@@ -177,3 +177,23 @@ def test_safetensors_need_no_torch(small, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.pth"):
         read_checkpoint(tmp_path / "no.pth")
+
+
+def test_the_command_writes_weights_that_load(small, tmp_path, capsys):
+    numpy_files = pytest.importorskip("safetensors.numpy")
+    from posezoo.cli import main
+
+    _, state = small
+    source, out = tmp_path / "a.safetensors", tmp_path / "a.weights.h5"
+    numpy_files.save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, source)
+    command = ["import-torch", str(source), "--model", "efficienthrnet_h-4"]
+    assert main([*command, "-o", str(out)]) == 0
+    network = ehr.efficienthrnet(-4, input_px=64)
+    network.load_weights(out)
+    assert outputs_equal(network, small[0])
+    assert (
+        main(["import-torch", str(source), "--model", "efficienthrnet_h-3", "-o", str(tmp_path / "b.weights.h5")]) == 2
+    )
+    assert "of another shape" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "b.h5")]) == 2
+    assert not list(tmp_path.glob("*b.*"))

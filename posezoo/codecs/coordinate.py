@@ -23,6 +23,9 @@ class CoordinateCodec:
 
     #: Name of the network output that this codec reads.
     output = "coordinates"
+    outputs = (output,)
+    #: Whether the codec finds the people itself, in a whole picture.
+    bottom_up = False
 
     def encode(self, keypoints: np.ndarray) -> np.ndarray:
         """Keypoints `(..., K, 2)` in input pixels to fractions `(..., K * 2)`; 0 and 1 are the input's borders."""

@@ -61,6 +61,9 @@ class HeatmapCodec:
 
     #: Name of the network output that this codec reads.
     output = "heatmaps"
+    outputs = (output,)
+    #: Whether the codec finds the people itself, in a whole picture.
+    bottom_up = False
 
     @property
     def map_wh(self) -> tuple[int, int]:

@@ -153,9 +153,17 @@ def scale_pixels(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) * np.float32(1 / 127.5) - 1
 
 
-def training_batch(crops: list[Crop], codec) -> tuple[np.ndarray, np.ndarray]:
-    """Stack crops into network inputs `(batch, height, width, 3)` in [-1, 1] and the codec's targets."""
-    images = scale_pixels(np.stack([c.image for c in crops]))
+def training_batch(
+    crops: list[Crop], codec, *, scale: Callable[[np.ndarray], np.ndarray] = scale_pixels
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stack crops into network inputs `(batch, height, width, 3)` and the codec's targets.
+
+    Args:
+        crops: The persons.
+        codec: Encodes their keypoints.
+        scale: Brings uint8 pixels to the network's input; [-1, 1] by default.
+    """
+    images = scale(np.stack([c.image for c in crops]))
     return images, codec.targets(np.stack([c.keypoints for c in crops]), np.stack([c.visible for c in crops]))
 
 

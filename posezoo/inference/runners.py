@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import keras
 
     from posezoo.cards.card import InputSpec
+
+
+#: How many other input sizes of a Keras network are kept ready.
+SIZES_KEPT = 8
 
 
 class RunnerError(UserError, RuntimeError):
@@ -40,10 +45,27 @@ class KerasRunner:
 
     def __init__(self, network: keras.Model, spec: InputSpec):
         self.network, self.spec = network, spec
+        self._sizes: dict[tuple[int, int], KerasRunner] = {}
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = self.network.predict_on_batch(normalise(images, self.spec))
         return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+    def at_size(self, input_wh: tuple[int, int]) -> KerasRunner:
+        """Return the network for another input size, with copies of the weights; the last sizes are kept."""
+        if input_wh == self.spec.wh:
+            return self
+        if input_wh not in self._sizes:
+            import keras
+
+            width, height = input_wh
+            shape = (height, width, self.spec.shape[2])
+            network = keras.models.clone_model(self.network, keras.Input(shape, name=self.spec.name))
+            network.set_weights(self.network.get_weights())
+            while len(self._sizes) >= SIZES_KEPT:
+                self._sizes.pop(next(iter(self._sizes)))
+            self._sizes[input_wh] = KerasRunner(network, replace(self.spec, shape=shape))
+        return self._sizes[input_wh]
 
 
 def normalise(images: np.ndarray, spec: InputSpec) -> np.ndarray:
