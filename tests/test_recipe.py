@@ -15,11 +15,12 @@ pytest.importorskip("tensorflow")
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "train_mobilenet_split.py"
+BOTTOM_UP = ROOT / "recipes" / "train_efficienthrnet.py"
 
 
-def start(out: Path, *flags: str, backend: str = "tensorflow") -> subprocess.Popen:
+def start(out: Path, *flags: str, backend: str = "tensorflow", recipe: Path = RECIPE) -> subprocess.Popen:
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(RECIPE), "--out", str(out), *flags]
+    command = [sys.executable, str(recipe), "--out", str(out), *flags]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -110,3 +111,14 @@ def test_torch_path_trains_too(tmp_path):
     pytest.importorskip("torch")
     finish(start(tmp_path, "--smoke", backend="torch"))
     assert len(history(tmp_path)) == 2
+
+
+def test_smoke_run_of_a_bottom_up_network(tmp_path):
+    finish(start(tmp_path, "--smoke", "--model", "efficienthrnet_lite_h-4", "--tensorboard", recipe=BOTTOM_UP))
+    rows = history(tmp_path)
+    assert len(rows) == 2
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["heatmaps_loss"] + row["heatmaps_low_loss"] + row["tags_loss"], rel=0.2)
+        assert all(np.isfinite(row[name]) for name in ("loss", "val_ap", "val_ar"))
+    assert len(list((tmp_path / "pictures").glob("epoch_*.png"))) == 2
+    assert (tmp_path / "best.weights.h5").exists()

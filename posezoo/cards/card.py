@@ -116,6 +116,7 @@ class Card:
         codec: `type` and its parameters.
         crop: `enlarge`: factor on the person box before it is cropped.
         score_threshold: Keypoints below it are hidden in pictures and tables.
+        person_threshold: Bottom-up networks: people whose score is lower are left out.
         licences: `code`, `weights`, `data`.
         size: `params` (trainable), `macs`.
         weights: Released files by precision: `float16`, `int8`; empty when none are released.
@@ -138,6 +139,7 @@ class Card:
     recipe: str
     crop: Mapping[str, float] = field(default_factory=lambda: {"enlarge": 1.25})
     score_threshold: float = 0.2
+    person_threshold: float = 0.0
     weights: Mapping[str, WeightFile] = field(default_factory=dict)
     accuracy: tuple[Measurement, ...] = ()
     latency: tuple[Latency, ...] = ()

@@ -1,9 +1,14 @@
 """Codecs: keypoints to training targets, and network outputs back to keypoints."""
 
+from posezoo.codecs.associative_embedding import AssociativeEmbeddingCodec
 from posezoo.codecs.coordinate import CoordinateCodec
 from posezoo.codecs.heatmap import HeatmapCodec
 
-CODECS = {"heatmap": HeatmapCodec, "coordinate": CoordinateCodec}
+CODECS = {
+    "heatmap": HeatmapCodec,
+    "coordinate": CoordinateCodec,
+    "associative_embedding": AssociativeEmbeddingCodec,
+}
 
 
 def make_codec(type: str, input_wh: tuple[int, int], **parameters):
@@ -17,4 +22,4 @@ def make_codec(type: str, input_wh: tuple[int, int], **parameters):
     return CODECS[type](input_wh, **parameters)
 
 
-__all__ = ["CODECS", "CoordinateCodec", "HeatmapCodec", "make_codec"]
+__all__ = ["CODECS", "AssociativeEmbeddingCodec", "CoordinateCodec", "HeatmapCodec", "make_codec"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from posezoo.data.sample import Readable
 from posezoo.geometry import crop_matrix
-from posezoo.inference.images import SUFFIXES, ImageError, crop, read_image
-
-log = logging.getLogger(__name__)
+from posezoo.inference.images import SUFFIXES, crop, read_image
 
 CIFAR_SIDE = 32
 
@@ -129,10 +127,15 @@ class ClassCrops:
     ):  # fmt: skip
         self.pictures, self.side, self.augment, self.seed = pictures, side, augment, seed
         self.rotation_deg, self.area, self.aspect, self.centre = rotation_deg, area, aspect, centre
-        self.broken: Counter = Counter()
+        self._readable = Readable(pictures.load, len(pictures), name=pictures.name, file=pictures.file)
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @property
+    def broken(self) -> Counter:
+        """How often each unreadable file was met."""
+        return self._readable.broken
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of the examples in an epoch; unshuffled without augmentation."""
@@ -146,18 +149,7 @@ class ClassCrops:
         Raises:
             ImageError: No picture of the set can be read.
         """
-        for substitute in range(len(self)):
-            found = (index + substitute) % len(self)
-            try:
-                image = self.pictures.load(found)
-                break
-            except ImageError as error:
-                name = self.pictures.file(found)
-                if not self.broken[name]:
-                    log.warning("%s: skipped: %s", self.pictures.name, error)
-                self.broken[name] += 1
-        else:
-            raise ImageError(f"{self.pictures.name}: none of its {len(self)} pictures can be read")
+        found, image = self._readable(index)
         rng = np.random.default_rng((self.seed, epoch, index))
         cut = partial(self._random, rng) if self.augment else self._middle
         return ClassCrop(cut(image), int(self.pictures.labels[found]))

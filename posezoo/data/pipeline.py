@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout, random_part
-from posezoo.data.sample import KeypointSet
+from posezoo.data.sample import KeypointSet, PictureCache, Readable
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix
-from posezoo.inference.images import ImageError, crop, read_image
+from posezoo.inference.images import crop
 
 if TYPE_CHECKING:
     import keras
@@ -82,12 +82,19 @@ class PersonCrops:
             if (record.keypoints[person, :, 2] > 0).sum() >= 2
         ]
         self.own_box = box == "annotated"
-        self.broken: Counter = Counter()
-        self._cache: dict = {}
-        self._room = cache_bytes
+        cache = PictureCache(cache_bytes)
+        self._readable = Readable(
+            lambda i: cache.read(self.index[i][0].path), len(self.index), name=people.name,
+            file=lambda i: self.index[i][0].path.name,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def broken(self) -> Counter:
+        """How often each unreadable file was met."""
+        return self._readable.broken
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of the examples in an epoch; unshuffled without augmentation."""
@@ -104,18 +111,8 @@ class PersonCrops:
         Raises:
             ImageError: No picture of the set can be read.
         """
-        for substitute in range(len(self)):
-            found = (index + substitute) % len(self)
-            record, person = self.index[found]
-            try:
-                image = self._image(record)
-                break
-            except ImageError as error:
-                if not self.broken[record.path.name]:
-                    log.warning("%s: skipped: %s", self.people.name, error)
-                self.broken[record.path.name] += 1
-        else:
-            raise ImageError(f"{self.people.name}: none of its {len(self.people)} pictures can be read")
+        found, image = self._readable(index)
+        record, person = self.index[found]
         keypoints = record.keypoints[person]
         labelled = keypoints[:, 2] > 0
         width, height = self.input_wh
@@ -137,15 +134,6 @@ class PersonCrops:
         if flip:
             keypoints = keypoints[list(self.people.skeleton.flip_indices)]
         return Crop(pixels, apply(matrix, keypoints[:, :2]).astype(np.float32), keypoints[:, 2], matrix, found)
-
-    def _image(self, record) -> np.ndarray:
-        image = self._cache.get(record.path)
-        if image is None:
-            image = read_image(record.path)
-            if image.nbytes <= self._room:
-                self._room -= image.nbytes
-                self._cache[record.path] = image
-        return image
 
 
 def scale_pixels(images: np.ndarray) -> np.ndarray:
@@ -262,8 +250,8 @@ def tf_dataset(
     return data.map(load, num_parallel_calls=workers, deterministic=True).prefetch(4)
 
 
-def load_all(crops: PersonCrops, *, epoch: int = 0, workers: int = 2) -> Iterator[Crop]:
-    """Yield every crop in order, loaded a little ahead by threads; for evaluation."""
+def load_all(crops: Examples, *, epoch: int = 0, workers: int = 2) -> Iterator[Crop]:
+    """Yield every example in order, loaded a little ahead by threads; for evaluation."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque = deque()
         for index in range(len(crops)):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from posezoo.geometry import box_of_points
-from posezoo.inference.images import read_image
+from posezoo.inference.images import ImageError, read_image
 from posezoo.skeletons import Skeleton
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,71 @@ class Record:
         """
         mask = self.ignore() if self.ignore else None
         return Sample(read_image(self.path), self.keypoints, self.boxes, self.areas, mask, self.path.name)
+
+
+class PictureCache:
+    """Decoded pictures, kept in memory while there is room.
+
+    Args:
+        room: Bytes; 0 decodes anew each time.
+    """
+
+    def __init__(self, room: int = 2 << 30):
+        self._room = room
+        self._kept: dict[Path, np.ndarray] = {}
+
+    def read(self, path: Path) -> np.ndarray:
+        """Return a picture as RGB uint8.
+
+        Raises:
+            ImageError: The file is missing or no picture.
+        """
+        image = self._kept.get(path)
+        if image is None:
+            image = read_image(path)
+            if image.nbytes <= self._room:
+                self._room -= image.nbytes
+                self._kept[path] = image
+        return image
+
+
+class Readable:
+    """Loads examples of a set; one that cannot be read is counted, named in the log, and replaced by the next.
+
+    So an epoch never stops in its middle.
+
+    Args:
+        load: Function from an index to a picture; raises `ImageError`.
+        count: Number of examples.
+        name: Of the set, for messages.
+        file: Function from an index to a file name.
+
+    Attributes:
+        broken: How often each unreadable file was met.
+    """
+
+    def __init__(
+        self, load: Callable[[int], np.ndarray], count: int, *, name: str, file: Callable[[int], str]
+    ):  # fmt: skip
+        self._load, self._count, self._name, self._file = load, count, name, file
+        self.broken: Counter = Counter()
+
+    def __call__(self, index: int) -> tuple[int, np.ndarray]:
+        """Return the index of the example that was read, and its picture.
+
+        Raises:
+            ImageError: No picture of the set can be read.
+        """
+        for substitute in range(self._count):
+            found = (index + substitute) % self._count
+            try:
+                return found, self._load(found)
+            except ImageError as error:
+                file = self._file(found)
+                if not self.broken[file]:
+                    log.warning("%s: skipped: %s", self._name, error)
+                self.broken[file] += 1
+        raise ImageError(f"{self._name}: none of its {self._count} pictures can be read")
 
 
 @dataclass

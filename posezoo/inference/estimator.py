@@ -10,7 +10,8 @@ import numpy as np
 
 from posezoo.cards import Card
 from posezoo.codecs import make_codec
-from posezoo.geometry import apply, box_to_crop, crop_matrix, invert, whole_picture
+from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix, invert, whole_picture
+from posezoo.inference.bottom_up import find_people
 from posezoo.inference.images import as_rgb, crop, read_image
 from posezoo.inference.poses import Poses
 from posezoo.inference.runners import Runner
@@ -91,23 +92,37 @@ class PoseModel:
         *,
         boxes: np.ndarray | Sequence[Sequence[float]] | None = None,
         flip: bool = False,
+        scales: Sequence[float] | None = None,
     ) -> Poses:
         """Find poses in one picture.
+
+        Networks for one person look at boxes; bottom-up networks find everybody in the whole picture.
 
         Args:
             image: Path of a picture, or an array as `posezoo.inference.images.as_rgb` takes.
             boxes: People to look at, `(N, 4)` as x, y, width, height in pixels. By default the
                 detector's boxes, or the whole picture where there is no detector.
+                Bottom-up networks take none.
             flip: Whether to average with the mirrored picture: slower, a little more accurate.
+            scales: Bottom-up networks in Keras: sizes at which the picture is seen, see
+                `posezoo.inference.bottom_up.find_people`. By default it is fitted into the input.
 
         Returns:
-            Poses in picture pixels, one per box, in the boxes' order.
+            Poses in picture pixels: one per box, in the boxes' order; of bottom-up networks the best
+            first, each with the box of the keypoints found.
 
         Raises:
             ImageError: No picture at that path, or an array that is none.
-            ValueError: Boxes of another shape, without area, or not finite.
+            ValueError: Boxes of another shape, without area, or not finite; boxes for a bottom-up
+                network, or scales for another.
         """
         pixels = as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+        if self.codec.bottom_up:
+            if boxes is not None:
+                raise ValueError(f"{self.card.name} finds the people itself; boxes= is for single-person networks")
+            return self._everybody(pixels, flip=flip, scales=scales)
+        if scales is not None:
+            raise ValueError(f"{self.card.name} looks at boxes; scales= is for bottom-up networks")
         box_scores, enlarge = None, float(self.card.crop["enlarge"])
         if boxes is None and self.detector is not None:
             boxes, box_scores = self.detector(pixels)
@@ -127,6 +142,15 @@ class PoseModel:
         scores = np.clip(scores, 0, 1)
         person_scores = scores.mean(axis=1) * (1 if box_scores is None else np.asarray(box_scores, np.float32))
         return Poses(keypoints, scores, self.card.skeleton, person_scores, boxes)
+
+    def _everybody(self, pixels: np.ndarray, *, flip: bool, scales: Sequence[float] | None) -> Poses:
+        keypoints, scores, people = find_people(
+            self.runner, self.codec, pixels, self.card.skeleton, flip=flip, scales=scales
+        )
+        keep = people >= self.card.person_threshold
+        keypoints, scores, people = keypoints[keep], scores[keep], people[keep]
+        boxes = [box_of_points(k[s > 0]) for k, s in zip(keypoints, scores, strict=True)]
+        return Poses(keypoints, scores, self.card.skeleton, people, np.array(boxes, np.float32).reshape(-1, 4))
 
     @staticmethod
     def _checked(boxes: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:

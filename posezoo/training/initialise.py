@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -159,6 +159,24 @@ def _batch_norm(layer, weights: Mapping[str, np.ndarray], rows) -> list[np.ndarr
     gamma, beta, mean, variance = (weights[name][rows] for name in LAYER_WEIGHTS["BatchNormalization"])
     epsilon = weights.get("epsilon", IMAGENET_EPSILON)
     return [gamma * np.sqrt((variance + layer.epsilon) / (variance + epsilon)), beta, mean, variance]
+
+
+def freeze(layers: Iterable[keras.layers.Layer]) -> None:
+    """Keep the weights of layers as they are; batch norms' statistics still follow the data.
+
+    `layer.trainable = False` would also fix the statistics, which EfficientHRNet's training does not.
+    """
+    for layer in layers:
+        for variable in layer.trainable_variables:
+            variable.trainable = False
+
+
+def small_normal(layers: Iterable[keras.layers.Layer], std: float, *, seed: int) -> None:
+    """Draw the kernels of convolutions from N(0, std), as HRNet's code does; biases start at 0."""
+    rng = np.random.default_rng(seed)
+    for layer in layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
+            layer.kernel.assign(rng.normal(0, std, layer.kernel.shape).astype(np.float32))
 
 
 def _inputs(layer) -> list:

@@ -1,0 +1,421 @@
+"""Associative embedding: heatmaps say where keypoints are, tags say whose they are.
+
+Newell et al. 2017, arXiv:1611.05424; with heatmaps at two sizes in HigherHRNet (Cheng et al. 2020,
+arXiv:1908.10357), whose public code EfficientHRNet (Neff et al. 2020, arXiv:2007.08090) follows. The
+parameters are that code's; its values are the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from posezoo.codecs.heatmap import UNLABELLED, HeatmapCodec
+from posezoo.skeletons import Skeleton, joint_kind
+
+#: The order in which joints join people: those that are found best come first.
+KIND_ORDER = ("nose", "eye", "ear", "head_top", "neck", "shoulder", "hip", "elbow", "wrist", "knee", "ankle")
+
+#: Cost of a person that does not exist, when there are more candidates than people.
+_NOBODY = 1e10
+
+
+def grouping_order(skeleton: Skeleton) -> list[int]:
+    """Return keypoint columns in the order of grouping; unknown kinds come last."""
+    kinds = [joint_kind(k) for k in skeleton.keypoints]
+    rank = [KIND_ORDER.index(kind) if kind in KIND_ORDER else len(KIND_ORDER) for kind in kinds]
+    return sorted(range(len(kinds)), key=lambda i: (rank[i], i))
+
+
+class Maps(NamedTuple):
+    """What one or two passes over a picture give, plane by plane.
+
+    Attributes:
+        heatmaps: `(K, height, width)`, both sizes averaged.
+        tags: `(T, K, height, width)`; T is 2 with the mirrored pass.
+    """
+
+    heatmaps: np.ndarray
+    tags: np.ndarray
+
+
+@dataclass(frozen=True)
+class AssociativeEmbeddingCodec:
+    """People in input pixels to heatmaps and tag places, and network outputs back to people.
+
+    Attributes:
+        input_wh: Width and height of the network's input in pixels.
+        stride: Input pixels per pixel of `heatmaps`.
+        low_stride: The same for `heatmaps_low` and `tags`.
+        sigma: Standard deviation of the target Gaussians in map pixels, at both sizes.
+        truncate: Whether a Gaussian's centre is the middle of the map pixel that holds the keypoint, as in
+            the public code, which truncates coordinates and adds half a pixel when decoding.
+        max_people: Most people encoded, and most candidates per keypoint decoded.
+        nms_kernel: Side of the window in which a candidate must be the largest.
+        detection_threshold: Smallest value of a candidate.
+        tag_threshold: Largest tag distance between a keypoint and its person.
+        score_in_cost: Whether the cost of joining is `100 * round(distance) - score` instead of the distance.
+        ignore_too_many: Whether keypoints beyond `max_people` people open no new person.
+        adjust: Whether keypoints move a quarter pixel towards the higher neighbour.
+        refine: Whether keypoints that a person lacks are searched in the whole map.
+        upsample: Whether maps are enlarged to the input's size before grouping, as in the public code.
+            Without, grouping is 4 times faster and as accurate with `adjust`.
+        all_scale_tags: Multi-scale test: whether tags of every scale are kept, as the paper says; its
+            code keeps those of scale 1.
+
+    Raises:
+        ValueError: An even `nms_kernel`, a `detection_threshold` outside 0 to 1, or an input that is no
+            multiple of the strides.
+    """
+
+    input_wh: tuple[int, int]
+    stride: int = 2
+    low_stride: int = 4
+    sigma: float = 2.0
+    truncate: bool = True
+    max_people: int = 30
+    nms_kernel: int = 5
+    detection_threshold: float = 0.1
+    tag_threshold: float = 1.0
+    score_in_cost: bool = True
+    ignore_too_many: bool = False
+    adjust: bool = True
+    refine: bool = True
+    upsample: bool = False
+    all_scale_tags: bool = False
+
+    #: Names of the network outputs that this codec reads.
+    outputs = ("heatmaps", "heatmaps_low", "tags")
+    #: Whether the codec finds the people itself, in a whole picture.
+    bottom_up = True
+
+    def __post_init__(self) -> None:
+        if self.nms_kernel % 2 == 0 or self.nms_kernel < 1:
+            raise ValueError(f"nms_kernel must be odd, got {self.nms_kernel}")
+        if not 0 <= self.detection_threshold <= 1:
+            raise ValueError(f"detection_threshold must lie in 0 to 1, got {self.detection_threshold}")
+        _ = self._high, self._low  # check the strides
+
+    @cached_property
+    def _high(self) -> HeatmapCodec:
+        return HeatmapCodec(self.input_wh, stride=self.stride, sigma=self.sigma)
+
+    @cached_property
+    def _low(self) -> HeatmapCodec:
+        return HeatmapCodec(self.input_wh, stride=self.low_stride, sigma=self.sigma)
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def targets(self, keypoints: np.ndarray, ignore: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Draw the training targets of one picture.
+
+        Args:
+            keypoints: `(N, K, 3)`: x, y in input pixels and COCO visibility. Of more than `max_people`
+                people the largest are kept.
+            ignore: bool `(height, width)` or `(height, width, K)` of the input's size, True where nothing
+                is learnt.
+
+        Returns:
+            `heatmaps` and `heatmaps_low` `(height / stride, width / stride, K)`, with `UNLABELLED` where
+            ignored, and `tags` `(max_people, K, 3)`: column and row on the low map, and 1 where labelled.
+        """
+        keypoints = np.asarray(keypoints, np.float32)
+        if len(keypoints) > self.max_people:
+            keypoints = keypoints[self._largest(keypoints)]
+        found = {}
+        for name, codec in (("heatmaps", self._high), ("heatmaps_low", self._low)):
+            width, height = codec.map_wh
+            maps = np.zeros((height, width, keypoints.shape[1]), np.float32)
+            for person in keypoints:
+                xy = codec.to_input(np.rint(codec.to_map(person[:, :2]))) if self.truncate else person[:, :2]
+                np.maximum(maps, codec.encode(xy, person[:, 2]), out=maps)
+            if ignore is not None:
+                half = codec.stride // 2
+                small = ignore[half :: codec.stride, half :: codec.stride]
+                maps[small if small.ndim == 3 else np.broadcast_to(small[..., None], maps.shape)] = UNLABELLED
+            found[name] = maps
+        found["tags"] = self._tag_places(keypoints)
+        return found
+
+    def _largest(self, keypoints: np.ndarray) -> np.ndarray:
+        labelled = keypoints[..., 2:] > 0
+        high = np.where(labelled, keypoints[..., :2], -np.inf).max(axis=1)
+        low = np.where(labelled, keypoints[..., :2], np.inf).min(axis=1)
+        areas = np.where(np.isfinite(high - low), high - low, 0).prod(axis=1)
+        return np.sort(np.argsort(-areas, kind="stable")[: self.max_people])
+
+    def _tag_places(self, keypoints: np.ndarray) -> np.ndarray:
+        places = np.zeros((self.max_people, keypoints.shape[1], 3), np.float32)
+        pixel = np.rint(self._low.to_map(keypoints[..., :2]))
+        inside = ((pixel >= 0) & (pixel < np.array(self._low.map_wh))).all(axis=-1) & (keypoints[..., 2] > 0)
+        places[: len(keypoints), :, :2] = np.where(inside[..., None], pixel, 0)
+        places[: len(keypoints), :, 2] = inside
+        return places
+
+    # ------------------------------------------------------------------------------------------ decoding
+
+    def merge(
+        self,
+        outputs: dict[str, np.ndarray],
+        mirrored: dict[str, np.ndarray] | None = None,
+        flip_indices: Sequence[int] = (),
+    ) -> Maps:
+        """Average the heatmaps of both sizes, and of the mirrored picture if there is one.
+
+        Args:
+            outputs: Of one picture, `(height, width, K)` each.
+            mirrored: Outputs of the mirrored picture; its tags become a second tag.
+            flip_indices: Channel order of a mirrored picture, see `Skeleton`.
+
+        Raises:
+            ValueError: An output is missing, holds NaN or infinity, or has another size than the codec's.
+        """
+        maps = self._one_pass(outputs)
+        if mirrored is None:
+            return maps
+        other = self._one_pass(mirrored)
+        order = list(flip_indices)
+        heatmaps = (maps.heatmaps + other.heatmaps[order, :, ::-1]) / 2
+        return Maps(heatmaps, np.concatenate([maps.tags, other.tags[:, order, :, ::-1]]))
+
+    def _one_pass(self, outputs: dict[str, np.ndarray]) -> Maps:
+        sizes = {"heatmaps": self._high.map_wh, "heatmaps_low": self._low.map_wh, "tags": self._low.map_wh}
+        for name, (width, height) in sizes.items():
+            if name not in outputs:
+                raise ValueError(f"the network gave no '{name}', only {', '.join(outputs)}")
+            if outputs[name].shape[:2] != (height, width):
+                raise ValueError(f"{name} are {outputs[name].shape[:2]}, the codec expects {(height, width)}")
+            if not np.isfinite(outputs[name]).all():
+                raise ValueError(f"{name} hold NaN or infinity; the network's weights or its input are broken")
+        planes = {name: np.moveaxis(outputs[name], -1, 0).astype(np.float32, order="C") for name in sizes}
+        size = self._high.map_wh
+        heatmaps = (planes["heatmaps"] + resized(planes["heatmaps_low"], size)) / 2
+        return Maps(heatmaps, resized(planes["tags"], size)[None])
+
+    def merge_scales(self, scales: Sequence[Maps], reference: int) -> Maps:
+        """Average the heatmaps of several sizes of one picture at the size of scale `reference`."""
+        height, width = scales[reference].heatmaps.shape[1:]
+        heatmaps = np.mean([resized(maps.heatmaps, (width, height)) for maps in scales], axis=0, dtype=np.float32)
+        tags = scales[reference].tags
+        if self.all_scale_tags:
+            tags = np.stack([resized(planes, (width, height)) for maps in scales for planes in maps.tags])
+        return Maps(heatmaps, tags)
+
+    def decode(self, maps: Maps, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find the people in the maps of one picture.
+
+        Returns:
+            Keypoints `(N, K, 2)` in input pixels, scores `(N, K)`, and person scores `(N,)`, the mean of
+            the scores before `refine`; people in order of falling score. A keypoint that was not found
+            has score 0 and position 0.
+        """
+        if self.upsample:
+            tags = np.stack([resized(planes, self.input_wh) for planes in maps.tags])
+            maps = Maps(resized(maps.heatmaps, self.input_wh), tags)
+        keypoints, scores, people = self.group(maps.heatmaps, maps.tags, grouping_order(skeleton))
+        on_input = keypoints if self.upsample else self._high.to_input(keypoints)
+        return np.where(scores[..., None] > 0, on_input, 0).astype(np.float32), scores, people
+
+    def group(
+        self, heatmaps: np.ndarray, tags: np.ndarray, order: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Group the peaks of heatmaps into people (section 3.3 of the associative-embedding paper).
+
+        Joint by joint in the given order, candidates are matched to the people so far by the smallest total
+        cost (Hungarian algorithm). A candidate further than `tag_threshold` from its person opens a new one.
+
+        Args:
+            heatmaps: `(K, height, width)`.
+            tags: `(T, K, height, width)`.
+            order: Columns in the order of grouping.
+
+        Returns:
+            Keypoints `(N, K, 2)` in map pixels, scores `(N, K)`, person scores `(N,)`, falling.
+        """
+        joints = len(heatmaps)
+        column, row, value = self._candidates(heatmaps)
+        tag = np.moveaxis(tags[:, np.arange(joints)[:, None], row, column], 0, -1)  # (K, candidates, T)
+        counts = (value > self.detection_threshold).sum(axis=1)
+        people = _People(joints, len(tags))
+        for joint in order:
+            n = counts[joint]
+            if n:
+                place = np.stack([column[joint, :n], row[joint, :n]], axis=-1)
+                self._join(people, joint, place, value[joint, :n], tag[joint, :n])
+        keypoints, scores, means = people.arrays()
+        if not len(keypoints):
+            return keypoints, scores, np.zeros(0, np.float32)
+        person_scores = scores.mean(axis=1)
+        if self.adjust:
+            person, found = np.nonzero(scores > 0)
+            keypoints[person, found] += _quarter(heatmaps, found, *keypoints[person, found].astype(int).T)
+        if self.refine:
+            self._refine(heatmaps, tags, keypoints, scores, means)
+        falling = np.argsort(-person_scores, kind="stable")
+        return keypoints[falling], scores[falling], person_scores[falling]
+
+    def _candidates(self, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The largest peaks of each plane, falling: columns, rows and values `(K, max_people)`.
+
+        Equal values come in reading order.
+        """
+        import cv2
+
+        joints, height, width = planes.shape
+        window = np.ones((self.nms_kernel, self.nms_kernel), np.uint8)
+        column, row = (np.zeros((joints, self.max_people), np.int64) for _ in range(2))
+        value = np.zeros((joints, self.max_people), np.float32)
+        for j, plane in enumerate(planes):
+            largest = cv2.dilate(plane, window)  # beyond the border lies nothing larger
+            peaks = np.flatnonzero((plane == largest) & (plane > self.detection_threshold))
+            strength = plane.ravel()[peaks]
+            best = np.argsort(-strength, kind="stable")[: self.max_people]
+            peaks = peaks[best]
+            row[j, : len(peaks)], column[j, : len(peaks)] = np.divmod(peaks, width)
+            value[j, : len(peaks)] = strength[best]
+        return column, row, value
+
+    def _join(self, people: _People, joint: int, place, value, tag) -> None:
+        """Give one joint's candidates `(n,)` to people."""
+        from scipy.optimize import linear_sum_assignment
+
+        if not people.count:
+            people.open(joint, place, value, tag)
+            return
+        means = people.means()
+        distance = np.sqrt(np.square(tag[:, None] - means[None]).sum(axis=-1))
+        cost = np.rint(distance) * 100 - value[:, None] if self.score_in_cost else distance
+        n, existing = cost.shape
+        if n > existing:
+            cost = np.concatenate([cost, np.full((n, n - existing), _NOBODY)], axis=1)
+        rows, columns = linear_sum_assignment(cost)
+        near = columns < existing
+        near[near] = distance[rows[near], columns[near]] < self.tag_threshold
+        people.add(joint, columns[near], place[rows[near]], value[rows[near]], tag[rows[near]])
+        alone = rows[~near]
+        if self.ignore_too_many:
+            alone = alone[: max(0, self.max_people - people.count)]
+        people.open(joint, place[alone], value[alone], tag[alone])
+
+    def _refine(self, planes, tags, keypoints, scores, means) -> None:
+        """Search missing keypoints: the largest heatmap value less the rounded tag distance, in place."""
+        joint, person = np.nonzero(scores.T == 0)
+        place, value = best_with_tag(planes, tags, joint, means[person], floor=self.detection_threshold)
+        found = value > 0
+        person, joint, place, value = person[found], joint[found], place[found], value[found]
+        y, x = np.divmod(place, planes.shape[2])
+        at = np.stack([x, y], axis=-1).astype(np.float32)
+        keypoints[person, joint] = at + _quarter(planes, joint, x, y) if self.adjust else at
+        scores[person, joint] = planes[joint, y, x]
+
+
+def best_with_tag(planes: np.ndarray, tags: np.ndarray, joint: np.ndarray, means: np.ndarray, *, floor: float):
+    """Find, for each wanted keypoint, the pixel with the largest `heatmap - round(|tag - mean|)`.
+
+    The public code computes that for every pixel and every wanted keypoint. Exact and shorter: first the few
+    pixels above `floor`; where one of them stays above it, no other can be better. Else only pixels of
+    rounded distance 0 are left, since the others need a heatmap above 1 and were among the first.
+
+    Args:
+        planes: Heatmaps `(K, height, width)`.
+        tags: `(T, K, height, width)`.
+        joint: `(n,)`, ascending: the keypoint wanted.
+        means: `(n, T)`: the tag it should have.
+        floor: At most 1.
+
+    Returns:
+        Flat pixel `(n,)` and the largest value `(n,)`, 0 where none is above 0. Of equal values the first
+        pixel in reading order wins.
+    """
+    best, place = np.zeros(len(joint), np.float32), np.zeros(len(joint), np.int64)
+    starts = np.searchsorted(joint, np.arange(len(planes) + 1))
+    for k, (first, last) in enumerate(zip(starts, starts[1:], strict=False)):
+        if first == last:
+            continue
+        plane, tag = planes[k], tags[:, k]
+        high = np.flatnonzero(plane.ravel() > floor)
+        if len(high):
+            distance = _distance(tag.reshape(len(tag), 1, -1)[..., high], means[first:last].T[..., None])
+            score = plane.ravel()[high] - np.rint(distance, out=distance)
+            top = score.argmax(axis=1)
+            best[first:last] = np.maximum(score[np.arange(last - first), top], 0)
+            place[first:last] = high[top]
+        for i in first + np.flatnonzero(best[first:last] <= floor):
+            value, pixel = _highest_near(plane, tag, means[i])
+            if value > best[i] or (value == best[i] and pixel < place[i]):
+                best[i], place[i] = value, pixel
+    return place, best
+
+
+def _distance(tag: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Euclidean distance over the first axis."""
+    difference = tag - mean
+    return np.abs(difference[0]) if len(difference) == 1 else np.sqrt(np.square(difference).sum(axis=0))
+
+
+def _highest_near(plane: np.ndarray, tag: np.ndarray, mean: np.ndarray) -> tuple[float, int]:
+    """The largest value of a plane among pixels whose rounded tag distance is 0, and the first such pixel."""
+    import cv2
+
+    if len(tag) == 1:
+        near = cv2.inRange(tag[0], float(mean[0] - np.float32(0.5)), float(mean[0] + np.float32(0.5)))
+    else:
+        near = (np.rint(_distance(tag, mean[:, None, None])) == 0).astype(np.uint8)
+    _, value, _, (x, y) = cv2.minMaxLoc(plane, near)
+    return (value, y * plane.shape[1] + x) if x >= 0 else (0.0, 0)
+
+
+def _quarter(planes: np.ndarray, joint, x, y) -> np.ndarray:
+    """A quarter pixel towards the higher neighbour on each axis; at the border the pixel itself stands in."""
+    _, height, width = planes.shape
+    right = planes[joint, y, np.minimum(x + 1, width - 1)] > planes[joint, y, np.maximum(x - 1, 0)]
+    below = planes[joint, np.minimum(y + 1, height - 1), x] > planes[joint, np.maximum(y - 1, 0), x]
+    return np.stack([np.where(right, 0.25, -0.25), np.where(below, 0.25, -0.25)], axis=-1).astype(np.float32)
+
+
+def resized(planes: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """Resize planes `(K, height, width)` bilinearly, half-pixel centres."""
+    import cv2
+
+    width, height = size_wh
+    if planes.shape[1:] == (height, width):
+        return planes
+    return np.stack([cv2.resize(plane, (width, height)) for plane in planes])
+
+
+class _People:
+    """The people found so far, in arrays that grow."""
+
+    def __init__(self, joints: int, tags: int):
+        self.count = 0
+        self._place = np.zeros((0, joints, 2), np.float32)
+        self._value = np.zeros((0, joints), np.float32)
+        self._sum = np.zeros((0, tags), np.float32)
+        self._members = np.zeros(0, np.float32)
+
+    def means(self) -> np.ndarray:
+        """Mean tag of each person's keypoints."""
+        return self._sum / self._members[:, None]
+
+    def add(self, joint: int, who, place, value, tag) -> None:
+        self._place[who, joint], self._value[who, joint] = place, value
+        self._sum[who] += tag
+        self._members[who] += 1
+
+    def open(self, joint: int, place, value, tag) -> None:
+        n = len(value)
+        joints = self._value.shape[1]
+        who = np.arange(self.count, self.count + n)
+        self._place = np.concatenate([self._place, np.zeros((n, joints, 2), np.float32)])
+        self._value = np.concatenate([self._value, np.zeros((n, joints), np.float32)])
+        self._sum = np.concatenate([self._sum, np.zeros((n, self._sum.shape[1]), np.float32)])
+        self._members = np.concatenate([self._members, np.zeros(n, np.float32)])
+        self.count += n
+        self.add(joint, who, place, value, tag)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._place, self._value, self.means() if self.count else self._sum
