@@ -37,7 +37,7 @@ def own_contender(name: str, threads: int, weights: str = "default") -> tuple[Co
     height, width, _ = model.card.input.shape
 
     def decode(raw):
-        return model.codec.decode(model.runner.finish(raw)[model.codec.output])
+        return model.decode(model.runner.finish(raw))
 
     path = Path(weights) if weights != "default" else None
     size = path.stat().st_size if path else model.card.weights["int8"].bytes

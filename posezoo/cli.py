@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from posezoo.files import replacing
 from posezoo.zoo import info, list_models, load
 
 if TYPE_CHECKING:
-    from posezoo.inference.estimator import CropCodec
+    from posezoo.inference.estimator import PoseModel
     from posezoo.inference.poses import Poses
     from posezoo.inference.runners import TFLiteRunner
 
@@ -263,6 +264,10 @@ def eval_command(arguments: argparse.Namespace) -> int:
     from posezoo.evaluation.top_down import evaluate_pck
 
     model = load(arguments.model, runtime=arguments.runtime, weights=arguments.weights, threads=arguments.threads)
+    if model.codec.bottom_up:
+        return eval_bottom_up(model, arguments)
+    if arguments.scales or arguments.results:
+        raise CommandError(f"--scales and --results are for bottom-up networks; {arguments.model} looks at boxes")
     people = read(arguments.dataset, Path(arguments.data), arguments.split)
     crops = PersonCrops(people, model.card.input.wh, box=arguments.box, enlarge=arguments.enlarge)
     if not len(crops):
@@ -286,6 +291,47 @@ def eval_command(arguments: argparse.Namespace) -> int:
             "normaliser": arguments.normaliser, "threshold": arguments.threshold,
             "pck": scores.at(arguments.threshold), "per_joint": scores.per_joint(arguments.threshold),
         }  # fmt: skip
+        with replacing(arguments.json) as path:
+            path.write_text(json.dumps(measured, indent=1))
+    return DONE
+
+
+def eval_bottom_up(model: PoseModel, arguments: argparse.Namespace) -> int:
+    """COCO's average precision, or on data sets of one labelled person the PCK of the best person found."""
+    from posezoo.data.readers import read, read_coco_pictures
+    from posezoo.evaluation.bottom_up import best_person_pck
+    from posezoo.evaluation.coco import evaluate_coco, predict_pictures, write_results
+
+    try:
+        scales = tuple(float(s) for s in arguments.scales.split(",")) if arguments.scales else None
+    except ValueError:
+        raise CommandError(f"--scales {arguments.scales}: expected numbers such as 0.5,1,1.5") from None
+
+    def find(image: np.ndarray) -> Poses:
+        return model(image, flip=arguments.flip, scales=scales)
+
+    note = (", flip test" if arguments.flip else "") + (f", scales {arguments.scales}" if scales else "")
+    measured = {"model": model.card.name, "runtime": model.runner.name, "flip": arguments.flip, "scales": scales}
+    if arguments.dataset == "coco":
+        people, annotations = read_coco_pictures(arguments.data, arguments.split)
+        results, unreadable = predict_pictures(find, people, progress=lambda rows: track(rows, "evaluating"))
+        if arguments.results:
+            write_results(arguments.results, results)
+            print(f"written: {arguments.results}")
+        scores = evaluate_coco(results, annotations, image_ids=[r.image_id for r in people.records])
+        print_table(f"COCO keypoints, {len(people)} pictures, {model!r}{note}", ("metric", "value"), scores.rows())
+        if unreadable:
+            print(f"{len(unreadable)} picture(s) could not be read: {', '.join(unreadable[:5])}", file=sys.stderr)
+        measured |= {"pictures": len(people), **dataclasses.asdict(scores)}
+    else:
+        people = read(arguments.dataset, Path(arguments.data), arguments.split)
+        pck = best_person_pck(find, people, progress=lambda rows: track(rows, "evaluating"))
+        rows = [(joint, f"{value:.4f}") for joint, value in pck.per_joint(arguments.threshold).items()]
+        rows.append(("limb joints", f"{pck.at(arguments.threshold):.4f}"))
+        title = f"PCK@{arguments.threshold:g} of the best person in {len(people)} whole pictures, {model!r}{note}"
+        print_table(title, ("joint", "PCK"), rows)
+        measured |= {"pictures": len(people), "threshold": arguments.threshold, "pck": pck.at(arguments.threshold)}
+    if arguments.json:
         with replacing(arguments.json) as path:
             path.write_text(json.dumps(measured, indent=1))
     return DONE
@@ -373,7 +419,7 @@ def bench(arguments: argparse.Namespace) -> int:
         model = load(name, runtime="tflite", threads=arguments.threads)
         runner = cast("TFLiteRunner", model.runner)
         tensor = runner.prepare(np.zeros(model.card.input.shape, np.uint8))
-        contenders[name] = Contender(partial(runner.invoke, tensor), partial(_decode, model.codec, runner))
+        contenders[name] = Contender(partial(runner.invoke, tensor), partial(_decode, model, runner))
     timings = measure(contenders, runs=arguments.runs, progress=lambda rounds: track(rounds, "measuring"))
     first = next(iter(timings.values())).network_ms
     rows = [
@@ -385,9 +431,9 @@ def bench(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _decode(codec: CropCodec, runner: TFLiteRunner, outputs: dict[str, np.ndarray]) -> object:
+def _decode(model: PoseModel, runner: TFLiteRunner, outputs: dict[str, np.ndarray]) -> object:
     """Decode a file's outputs as it holds them, the step after the network that `bench` times."""
-    return codec.decode(runner.finish(outputs)["heatmaps"])
+    return model.decode(runner.finish(outputs))
 
 
 # ---------------------------------------------------------------------------------------------- display
@@ -472,8 +518,8 @@ def _parser() -> argparse.ArgumentParser:
         keypoint-result format: image_id (the file's number where its name is one), keypoints as x, y, score for each
         keypoint in picture pixels, score, bbox, and file_name.
 
-        The packaged networks look at one person. Give the people's boxes with --boxes; without, the whole picture is
-        taken as one person.
+        Bottom-up networks (efficienthrnet) find everybody. The others look at one person: give the people's boxes
+        with --boxes; without, the whole picture is taken as one person.
 
         examples:
           posezoo predict photo.jpg
@@ -513,10 +559,12 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("eval", eval_command, "accuracy on a labelled data set", """
         Measure PCK, the share of keypoints within a threshold of the person's torso, head or box size, on the
-        network in Keras or on its int8 file, with the same code.
+        network in Keras or on its int8 file, with the same code. Bottom-up networks are measured by COCO's average
+        precision with --dataset coco, else by the PCK of the best person that they find in the whole picture.
 
-        example:
+        examples:
           posezoo eval mobilenet_split_224 --dataset lsp --data lspet --split val --runtime tflite --plot pck.png
+          posezoo eval efficienthrnet_h-2 --dataset coco --data coco --runtime keras --flip --scales 0.5,1,1.5
     """)  # fmt: skip
     model_argument(sub, positional=True)
     sub.add_argument("--data", required=True, help="folder of the data set")
@@ -532,7 +580,13 @@ def _parser() -> argparse.ArgumentParser:
         help="crop around the labelled joints or the data set's person box (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument("--enlarge", type=float, default=1.35, help="factor on the box (default: %(default)s)")
-    sub.add_argument("--flip", action="store_true", help="average with the mirrored crop")
+    sub.add_argument("--flip", action="store_true", help="average with the mirrored crop or picture")
+    sub.add_argument(
+        "--scales", metavar="LIST",
+        help="bottom-up networks in Keras: short side at the network's own times each, such as 1 or 0.5,1,1.5 "
+        "(default: fit the picture into the input)",
+    )  # fmt: skip
+    sub.add_argument("--results", metavar="FILE", help="bottom-up networks on coco: write what was found, for COCO")
     sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
     sub.add_argument("--plot", metavar="PNG", help="draw PCK over thresholds (needs matplotlib)")
     sub.add_argument("--json", metavar="FILE", help="write the numbers")

@@ -80,14 +80,15 @@ class Config:
     weight_decay: float = option(0.0, "decoupled; the paper prints 1e-4, its code uses none")
     ema: float = option(0.0, "momentum of the moving average of the weights; 0 for none")
     low_weight: float = option(1.0, "weight of the heatmap loss at 1/4")
+    adaptive: float = option(0.0, "exponent of weight-adaptive heatmap regression (0.01 is common); 0 for none")
     tag_weight: float = option(1e-3, "weight of the grouping loss, pull and push")
 
     truncate: bool = option(True, "centre the targets on whole map pixels, as the paper's code")
     sigma: float = option(2.0, "standard deviation of the target Gaussians in map pixels, at both sizes")
     rotation: float = option(30.0, "largest rotation in degrees")
     any_rotation: float = option(0.0, "canvases: probability of a rotation by any angle instead")
-    min_scale: float = option(0.75, "smallest magnification")
-    scale: float = option(1.5, "largest magnification")
+    min_scale: float = option(0.75, "coco: smallest side of a crop, times the picture's short side")
+    scale: float = option(1.5, "coco: largest side of a crop, times the picture's short side")
     translate: float = option(0.2, "largest shift as a fraction of the short side")
     colour: float = option(0.0, "strength of colour changes, 0 to 1")
     grey: float = option(0.0, "probability of a grey picture")
@@ -138,7 +139,7 @@ def train(cfg: Config, run: Run) -> None:
     optimizer = keras.optimizers.AdamW(cfg.learning_rate, weight_decay=cfg.weight_decay, **averaging)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     trainer.compile(
-        optimizer, loss=losses(low_weight=cfg.low_weight, tag_weight=cfg.tag_weight), jit_compile=False
+        optimizer, loss=losses(low_weight=cfg.low_weight, tag_weight=cfg.tag_weight, adaptive=cfg.adaptive), jit_compile=False
     )  # fmt: skip
     if cfg.schedule == "cosine":
         learning_rate = cosine(cfg.learning_rate, first=0, last=cfg.epochs * steps, warm_up=cfg.warm_up)
@@ -188,7 +189,7 @@ def start(cfg: Config) -> keras.Model:
 def examples(cfg: Config, input_wh: tuple[int, int]):
     """The training scenes, the validation scenes, and the joints that count in validation (None for all)."""
     augmentation = Augmentation(
-        rotation_deg=cfg.rotation, any_rotation=cfg.any_rotation, scale=(cfg.min_scale, cfg.scale),
+        rotation_deg=cfg.rotation, any_rotation=cfg.any_rotation, scale=(1 / cfg.scale, 1 / cfg.min_scale),
         translate=cfg.translate, colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout,
     )  # fmt: skip
     if cfg.dataset == "lspet":

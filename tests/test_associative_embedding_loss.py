@@ -24,6 +24,13 @@ def test_heatmap_loss_leaves_marked_pixels_out():
     assert value(masked_heatmap_loss, target, predicted) == pytest.approx([0.75, 1.0])
 
 
+def test_adaptive_weights_by_hand():
+    target = np.array([1.0, 0.0, 0.0, UNLABELLED], "f4").reshape(1, 2, 2, 1)
+    predicted = np.array([0.4, 0.5, 0.0, 3.0], "f4").reshape(1, 2, 2, 1)
+    # The peak lacks 0.6, a background pixel holds 0.5, the rest does not count: (0.6 * 0.36 + 0.5 * 0.25) / 4
+    assert value(masked_heatmap_loss, target, predicted, adaptive=0.01) == pytest.approx([0.341 / 4])
+
+
 def people(*places, most=4):
     """Targets of people, each a list of (column, row) or None per keypoint."""
     target = np.zeros((1, most, 2, 3), "f4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ pytest.importorskip("pycocotools")
 from posezoo.data.coco import read_coco  # noqa: E402
 from posezoo.evaluation.bottom_up import limb_joints, mostly_ignored  # noqa: E402
 from posezoo.evaluation.coco import (  # noqa: E402
+    PERSON,
     Known,
     ResultsError,
     evaluate_coco,
@@ -79,6 +81,34 @@ def test_a_missing_and_a_moved_person_cost(truth):
 
 def test_chosen_pictures_alone_count(truth):
     assert evaluate_coco(as_results(truth)[:2], truth, image_ids=[1]).ar == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="has no picture 7"):
+        evaluate_coco([], truth, image_ids=[1, 7])
+
+
+def test_annotations_may_be_gzipped(truth, tmp_path):
+    path = tmp_path / "person_keypoints.json.gz"
+    path.write_bytes(gzip.compress(truth.read_bytes()))
+    assert evaluate_coco(as_results(truth), path).ap == pytest.approx(1.0)
+
+
+def test_annotations_without_people_are_told(truth):
+    content = json.loads(truth.read_text())
+    content["categories"][0]["id"] = 5
+    truth.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"no category 1, people; it has \[5\]"):
+        evaluate_coco([], truth)
+
+
+def test_a_damaged_file_of_results_is_told(truth, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(as_results(truth))[:-10])
+    with pytest.raises(ResultsError, match="results.json: damaged or no JSON"):
+        evaluate_coco(path, truth)
+
+
+def test_nothing_is_printed(truth, capsys):
+    evaluate_coco(as_results(truth), truth)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -86,6 +116,7 @@ def test_chosen_pictures_alone_count(truth):
     [
         ({"keypoints": [0.0] * 42}, "result 0 has 42 keypoint numbers; expected 51"),
         ({"image_id": 9}, "picture 9, which the annotations do not have"),
+        ({"category_id": 2}, f"result 0 is of category 2; expected {PERSON}"),
         ({"score": float("nan")}, "NaN or infinity"),
     ],
 )
@@ -96,6 +127,8 @@ def test_bad_results_are_told(truth, change, told):
     del broken["score"]
     with pytest.raises(ResultsError, match="result 0 has no score"):
         evaluate_coco([broken], truth)
+    with pytest.raises(ResultsError, match="result 0 is a list; expected a dict"):
+        evaluate_coco([[]], truth)
 
 
 def test_nothing_is_written_of_bad_results(tmp_path):
@@ -108,8 +141,9 @@ def known(rng, *, error, count=3):
     truth = np.full((count, 17, 3), 2.0, np.float32)
     truth[..., :2] = rng.uniform(0, 100, (count, 1, 2)) + rng.uniform(-30, 30, (count, 17, 2))
     truth[..., 2] = rng.random((count, 17)) > 0.2
-    found = truth[..., :2] + rng.normal(0, error, (count, 17, 2))
-    return Known(Poses(found, np.ones((count, 17)), COCO17, rng.random(count)), truth, np.full(count, 3000.0))
+    # As exact as `to_coco` writes them.
+    found = np.round(truth[..., :2] + rng.normal(0, error, (count, 17, 2)), 3)
+    return Known(Poses(found, np.ones((count, 17)), COCO17, rng.random(count).round(5)), truth, np.full(count, 3000.0))
 
 
 def test_pictures_are_scored_as_cocos_files_are(tmp_path):
@@ -138,8 +172,32 @@ def test_pictures_are_scored_as_cocos_files_are(tmp_path):
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1}]}))
     ours, cocos = oks_ap(pictures), evaluate_coco(results, path)
     assert 0.05 < ours.ap < 0.95
-    assert ours.ap == pytest.approx(cocos.ap, abs=2e-3)  # `to_coco` rounds to a thousandth of a pixel
-    assert ours.ar == pytest.approx(cocos.ar, abs=2e-3)
+    assert ours.ap == pytest.approx(cocos.ap, abs=1e-6)
+    assert ours.ar == pytest.approx(cocos.ar, abs=1e-6)
+
+
+@pytest.mark.parametrize("similarity", [0.49, 0.52, 0.76, 0.94, 0.96])
+def test_similarity_is_that_of_the_paper(similarity):
+    """One person off by a known distance: `exp(-d^2 / (2 area (2 sigma)^2))` tells which thresholds it passes."""
+    joint, area = COCO17.index("left_knee"), 4000.0
+    truth = np.zeros((1, 17, 3), np.float32)
+    truth[0, [joint, 0]] = (50, 60, 2)  # the nose does not count below
+    off = 2 * COCO17.sigmas[joint] * np.sqrt(-2 * area * np.log(similarity))
+    found = Poses(truth[..., :2] + (off, 0), np.ones((1, 17)), COCO17)
+    scores = oks_ap([Known(found, truth, np.array([area]))], joints=["left_knee"])
+    passed = sum(similarity > threshold for threshold in np.linspace(0.5, 0.95, 10))
+    assert scores.ap == pytest.approx(passed / 10)
+    assert scores.ap50 == pytest.approx(float(similarity > 0.5))
+
+
+def test_people_without_a_joint_that_counts_are_ignored():
+    rng = np.random.default_rng(4)
+    truth = np.full((2, 17, 3), 2.0, np.float32)
+    truth[..., :2] = np.array([[100, 100], [300, 300]])[:, None] + rng.uniform(-30, 30, (2, 17, 2))
+    truth[1, 5:] = 0  # a face without a body, found best
+    picture = Known(Poses(truth[..., :2], np.ones((2, 17)), COCO17, np.array([0.5, 0.9])), truth, np.full(2, 4000.0))
+    picture.found.keypoints[1, 5:] = 300
+    assert oks_ap([picture], joints=limb_joints(COCO17)).ap == pytest.approx(1.0)
 
 
 def test_joints_that_do_not_count_may_be_anywhere():

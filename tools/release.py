@@ -2,8 +2,8 @@
 
     python tools/release.py mobilenet_split_224 runs/w100_224/best.weights.h5 --data lspet
 
-The int8 file is calibrated on the crops of training people and made from the float16 weights, so that both
-files are the same network. The gates run before anything in the package is replaced.
+The int8 file is calibrated on the crops of training people (bottom-up networks: on canvases of them) and made from
+the float16 weights, so that both files are the same network. The gates run before anything in the package is replaced.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import yaml
 import posezoo
 from posezoo.cards import read_card
 from posezoo.cards.card import FOLDER
+from posezoo.codecs import make_codec
 from posezoo.data.calibration import person_crops
-from posezoo.data.pipeline import PersonCrops
+from posezoo.data.canvases import Canvases, read_lspet_coco17
+from posezoo.data.pipeline import Examples, PersonCrops
 from posezoo.data.readers import read
 from posezoo.export.tflite import export_tflite
 from posezoo.weights import PACKAGED, save_float16, sha256
 
 
-def release(name: str, trained: Path, crops: PersonCrops, *, pictures: int) -> dict[str, dict]:
+def release(name: str, trained: Path, crops: Examples, *, pictures: int) -> dict[str, dict]:
     """Write the files of one model into the package; return their card entries."""
     card, network = read_card(name), posezoo.build(name)
     network.load_weights(trained)
@@ -57,7 +59,10 @@ def main(argv=None) -> None:
     parser.add_argument("--recipe", help="the command that trained the weights, for the card")
     arguments = parser.parse_args(argv)
     card = read_card(arguments.model)
-    crops = PersonCrops(read(arguments.dataset, arguments.data, "train"), card.input.wh)
+    if make_codec(input_wh=card.input.wh, **card.codec).bottom_up:
+        crops = Canvases(read_lspet_coco17(arguments.data, "train"), card.input.wh, single=0.3)
+    else:
+        crops = PersonCrops(read(arguments.dataset, arguments.data, "train"), card.input.wh)
     entries = release(arguments.model, arguments.weights, crops, pictures=arguments.pictures)
     path = FOLDER / f"{arguments.model}.yaml"
     values = yaml.safe_load(path.read_text())

@@ -199,7 +199,7 @@ class AssociativeEmbeddingCodec:
     def merge_scales(self, scales: Sequence[Maps], reference: int) -> Maps:
         """Average the heatmaps of several sizes of one picture at the size of scale `reference`."""
         height, width = scales[reference].heatmaps.shape[1:]
-        heatmaps = np.mean([resized(maps.heatmaps, (width, height)) for maps in scales], axis=0, dtype=np.float32)
+        heatmaps = np.stack([resized(maps.heatmaps, (width, height)) for maps in scales]).mean(axis=0)
         tags = scales[reference].tags
         if self.all_scale_tags:
             tags = np.stack([resized(planes, (width, height)) for maps in scales for planes in maps.tags])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posezoo.data.pipeline import PersonCrops
+from posezoo.data.pipeline import Examples
 from posezoo.geometry import box_to_crop, crop_matrix, whole_picture
 from posezoo.inference.images import crop, read_image
 
@@ -23,8 +23,8 @@ def whole_pictures(paths: Iterable[Path], input_wh: tuple[int, int], *, limit: i
     return crops
 
 
-def person_crops(crops: PersonCrops, *, limit: int = 200) -> list[np.ndarray]:
-    """Return the labelled persons' crops, evenly chosen when there are more than `limit`."""
+def person_crops(crops: Examples, *, limit: int = 200) -> list[np.ndarray]:
+    """Return the pictures of examples, evenly chosen when there are more than `limit`."""
     return [crops.crop(i).image for i in _evenly(range(len(crops)), limit)]
 
 

@@ -136,8 +136,9 @@ class Canvases:
         rng = np.random.default_rng((self.seed, 0 if self.fixed else epoch, index))
         alone = rng.random() < self.single
         count = 1 if alone else int(rng.integers(self.count[0], self.count[1] + 1))
-        chosen = [index % len(self.people), *rng.integers(0, len(self.people), count - 1)]
-        # Everybody but the first is drawn at random; the first makes every person appear in an epoch.
+        # Everybody but the first is drawn at random; the first goes through all people, however short an epoch.
+        first = (index + (0 if self.fixed else epoch * len(self))) % len(self.people)
+        chosen = [first, *rng.integers(0, len(self.people), count - 1)]
         canvas = self._background(rng)
         width, height = self.input_wh
         owner = np.full((height, width), -1, np.int8)

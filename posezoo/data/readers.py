@@ -55,8 +55,39 @@ def _select(people: KeypointSet, skeleton: Skeleton | None) -> KeypointSet:
     return people
 
 
-def _read_coco(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet:
-    skeleton = skeleton or COCO17
+def _read_coco(root: Path, split: str, skeleton: Skeleton | None, *, keep_empty: bool = False) -> KeypointSet:
+    path, whole = coco_annotations(root, split)
+    people = read_coco(path, _images(root, split), skeleton=skeleton or COCO17, keep_empty=keep_empty)
+    return people if whole or split == "all" else _divide(people, root, split)
+
+
+def read_coco_pictures(root: Path | str, split: str) -> tuple[KeypointSet, Path]:
+    """Read every picture of a COCO-style set, also those without people, as COCO's evaluation needs.
+
+    Args:
+        root: As for `read`.
+        split: `train`, `val` or `all`.
+
+    Returns:
+        The pictures and the annotation file.
+
+    Raises:
+        FileNotFoundError: No annotations in `root`.
+        ValueError: An unknown split.
+    """
+    return _read_coco(Path(root), split, None, keep_empty=True), coco_annotations(Path(root), split)[0]
+
+
+def coco_annotations(root: Path, split: str) -> tuple[Path, bool]:
+    """Find the annotation file of a split; see `read`.
+
+    Returns:
+        The file, and whether all of it is the split; else it holds every split.
+
+    Raises:
+        FileNotFoundError: There is none, or it is not clear which.
+        ValueError: An unknown split.
+    """
     if split not in ("train", "val", "all"):
         raise ValueError(f"unknown split '{split}'; expected train, val or all")
     found = sorted(p for folder in (root, root / "annotations") for p in folder.glob("*.json*"))
@@ -64,7 +95,7 @@ def _read_coco(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet
     official = [p for p in found if p.name.startswith(f"person_keypoints_{split}2017.json")]
     of_split = official or [p for p in found if len(found) > 1 and split in p.name]
     if len(of_split) == 1:
-        return read_coco(of_split[0], _images(root, split), skeleton=skeleton)
+        return of_split[0], True
     if len(found) != 1:
         listed = ", ".join(p.name for p in found) or "no .json"
         raise FileNotFoundError(
@@ -73,8 +104,7 @@ def _read_coco(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet
         )
     if found[0].name.startswith("person_keypoints_") and "2017.json" in found[0].name:
         raise FileNotFoundError(f"{root}: has {found[0].name} but not person_keypoints_{split}2017.json")
-    people = read_coco(found[0], _images(root, split), skeleton=skeleton)
-    return people if split == "all" else _divide(people, root, split)
+    return found[0], False
 
 
 def _images(root: Path, split: str) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from posezoo.data.coco import read_json
 from posezoo.data.sample import KeypointSet
 from posezoo.errors import UserError
 from posezoo.files import replacing
@@ -25,6 +26,10 @@ from posezoo.skeletons import COCO17, Skeleton
 
 #: Detections per picture that count.
 MAX_DETECTIONS = 20
+#: The category of people in COCO's files.
+PERSON = 1
+#: What COCO's server reads of a result.
+RESULT = ("image_id", "category_id", "keypoints", "score")
 
 
 class ResultsError(UserError, ValueError):
@@ -67,20 +72,48 @@ def evaluate_coco(
 
     Args:
         results: What `Poses.to_coco` gives, of all pictures, or a file of it.
-        annotations: COCO's JSON of person keypoints.
+        annotations: COCO's JSON of person keypoints, plain or gzipped.
         image_ids: Pictures that count; all of the file by default.
 
     Raises:
-        ResultsError: Results of another form, or of pictures that the file does not have.
+        FileNotFoundError: No such file.
+        ResultsError: Results of another form, or of pictures that the annotations do not have.
+        ValueError: The annotations are no COCO JSON, or lack people or one of `image_ids`.
         ImportError: pycocotools is not installed.
     """
-    COCO, _ = _coco()
-    rows: Sequence[dict] = json.loads(Path(results).read_text()) if isinstance(results, (str, Path)) else results
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
+    rows = read_results(results) if isinstance(results, (str, Path)) else results
+    truth = _index(read_json(Path(annotations)))
+    if PERSON not in truth.cats:
+        raise ValueError(f"{annotations} has no category {PERSON}, people; it has {sorted(truth.cats)}")
     check_results(rows, COCO17, set(truth.imgs))
-    ids = sorted(truth.imgs) if image_ids is None else sorted(image_ids)
+    ids = sorted(truth.imgs if image_ids is None else image_ids)
+    missing = [i for i in ids if i not in truth.imgs]
+    if missing:
+        raise ValueError(f"{annotations} has no picture {missing[0]}; image_ids must be ids of its 'images'")
     return _score(truth, rows, ids, np.array(COCO17.sigmas))
+
+
+def read_results(path: Path | str) -> list[dict]:
+    """Read a file of results.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ResultsError: The file is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ResultsError(f"{path}: damaged or no JSON ({error}); expected a list of results") from error
+
+
+def _index(content: dict):
+    """Return pycocotools' view of annotations."""
+    COCO, _ = _coco()
+    truth = COCO()
+    truth.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
 
 
 def _score(truth, results: Sequence[dict], image_ids: Sequence[int], sigmas: np.ndarray) -> CocoScores:
@@ -98,11 +131,8 @@ def _score(truth, results: Sequence[dict], image_ids: Sequence[int], sigmas: np.
 
 
 def _nothing(truth):
-    COCO, _ = _coco()
-    empty = COCO()
-    empty.dataset = {"images": truth.dataset["images"], "annotations": [], "categories": truth.dataset["categories"]}
-    empty.createIndex()
-    return empty
+    """Return what `loadRes`, which takes no empty list, would return for no results."""
+    return _index({**truth.dataset, "annotations": []})
 
 
 def check_results(results: Sequence[dict], skeleton: Skeleton, image_ids: set[int] | None = None) -> None:
@@ -115,9 +145,13 @@ def check_results(results: Sequence[dict], skeleton: Skeleton, image_ids: set[in
         raise ResultsError(f"expected a list of results, got {type(results).__name__}")
     expected = 3 * skeleton.num_keypoints
     for i, result in enumerate(results):
-        missing = [name for name in ("image_id", "category_id", "keypoints", "score") if name not in result]
+        if not isinstance(result, dict):
+            raise ResultsError(f"result {i} is a {type(result).__name__}; expected a dict")
+        missing = [name for name in RESULT if name not in result]
         if missing:
             raise ResultsError(f"result {i} has no {', '.join(missing)}")
+        if result["category_id"] != PERSON:
+            raise ResultsError(f"result {i} is of category {result['category_id']}; expected {PERSON}, people")
         if len(result["keypoints"]) != expected:
             raise ResultsError(f"result {i} has {len(result['keypoints'])} keypoint numbers; expected {expected}")
         if not np.isfinite([*result["keypoints"], result["score"]]).all():
@@ -133,9 +167,8 @@ def write_results(path: Path | str, results: Sequence[dict], *, skeleton: Skelet
         ResultsError: Results of another form; nothing is written.
     """
     check_results(results, skeleton)
-    kept = ("image_id", "category_id", "keypoints", "score")
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps([{name: result[name] for name in kept} for result in results]))
+        temporary.write_text(json.dumps([{name: result[name] for name in RESULT} for result in results]))
 
 
 def predict_pictures(
@@ -184,7 +217,8 @@ class Known:
 def oks_ap(pictures: Sequence[Known], *, joints: Sequence[str] | None = None) -> CocoScores:
     """Average precision on pictures whose people are known, over some of the keypoints.
 
-    People without one labelled keypoint of `joints` are ignored, found or not.
+    People without one labelled keypoint of `joints` are ignored, found or not. Those without any are nowhere:
+    what was found of them counts as wrong.
 
     Args:
         pictures: What is known and what was found.
@@ -194,7 +228,6 @@ def oks_ap(pictures: Sequence[Known], *, joints: Sequence[str] | None = None) ->
         ValueError: No pictures, or a joint that the skeleton does not have.
         ImportError: pycocotools is not installed.
     """
-    COCO, _ = _coco()
     if not pictures:
         raise ValueError("no pictures to score")
     skeleton = pictures[0].found.skeleton
@@ -202,27 +235,27 @@ def oks_ap(pictures: Sequence[Known], *, joints: Sequence[str] | None = None) ->
     annotations: list[dict] = []
     results: list[dict] = []
     for image_id, picture in enumerate(pictures, start=1):
-        for keypoints, area in zip(picture.keypoints[:, columns], picture.areas, strict=True):
+        for person, area in zip(picture.keypoints, picture.areas, strict=True):
+            # COCO knows by the box what was found of a person without labelled keypoints.
+            box = box_of_points(person[person[:, 2] > 0, :2])
+            keypoints = person[columns]
             labelled = keypoints[:, 2] > 0
             chosen = np.where(labelled[:, None], keypoints, 0)
-            box = box_of_points(keypoints[labelled, :2])
             annotations.append({
-                "id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0, "area": float(area),
-                "bbox": box.tolist(), "num_keypoints": int(labelled.sum()),
+                "id": len(annotations) + 1, "image_id": image_id, "category_id": PERSON, "iscrowd": 0,
+                "area": float(area), "bbox": box.tolist(), "num_keypoints": int(labelled.sum()),
                 "keypoints": chosen.ravel().tolist(),
             })  # fmt: skip
         found = picture.found
         for keypoints, scores, score in zip(found.keypoints, found.scores, found.person_scores, strict=True):
             chosen = np.column_stack([keypoints[columns], scores[columns]])
-            results.append(
-                {"image_id": image_id, "category_id": 1, "keypoints": chosen.ravel().tolist(), "score": float(score)}
-            )
-    truth = COCO()
-    truth.dataset = {
-        "images": [{"id": i} for i in range(1, len(pictures) + 1)],
-        "categories": [{"id": 1, "name": "person"}], "annotations": annotations,
+            results.append({
+                "image_id": image_id, "category_id": PERSON, "keypoints": chosen.ravel().tolist(),
+                "score": float(score),
+            })  # fmt: skip
+    ids = range(1, len(pictures) + 1)
+    content = {
+        "images": [{"id": i} for i in ids], "categories": [{"id": PERSON, "name": "person"}],
+        "annotations": annotations,
     }  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
-    sigmas = np.array(skeleton.sigmas)[columns]
-    return _score(truth, results, range(1, len(pictures) + 1), sigmas)
+    return _score(_index(content), results, ids, np.array(skeleton.sigmas)[columns])

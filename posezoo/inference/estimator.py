@@ -143,6 +143,21 @@ class PoseModel:
         person_scores = scores.mean(axis=1) * (1 if box_scores is None else np.asarray(box_scores, np.float32))
         return Poses(keypoints, scores, self.card.skeleton, person_scores, boxes)
 
+    def decode(self, outputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Decode the outputs for one picture of the input's size, as the runner gives them.
+
+        Args:
+            outputs: `(1, ...)` each.
+
+        Returns:
+            Keypoints `(N, K, 2)` in input pixels and scores `(N, K)`; N is 1 for single-person networks.
+        """
+        if not self.codec.bottom_up:
+            return self.codec.decode(outputs[self.codec.output])
+        maps = self.codec.merge({name: value[0] for name, value in outputs.items()})
+        keypoints, scores, _ = self.codec.decode(maps, self.card.skeleton)
+        return keypoints, scores
+
     def _everybody(self, pixels: np.ndarray, *, flip: bool, scales: Sequence[float] | None) -> Poses:
         keypoints, scores, people = find_people(
             self.runner, self.codec, pixels, self.card.skeleton, flip=flip, scales=scales

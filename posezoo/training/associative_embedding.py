@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from keras import ops
 
 from posezoo.codecs.heatmap import UNLABELLED
 
+#: Smallest target of a pixel that belongs to a Gaussian: three standard deviations from its centre.
+FOREGROUND = 0.011
 
-def masked_heatmap_loss(target, predicted):
+
+def masked_heatmap_loss(target, predicted, *, adaptive: float = 0.0):
     """Squared error, averaged over keypoints and pixels; pixels that are left out count as no error.
 
     Args:
         target: `(batch, height, width, K)`; `UNLABELLED` where nothing is known.
         predicted: The same shape.
+        adaptive: Exponent of weight-adaptive regression (Luo et al. 2021, arXiv:2012.15175; 0.01 there);
+            0 for none. Pixels of Gaussians weigh by what they lack of 1, others by what they hold: nearly all
+            pixels are background, and on easy ones nothing is left to learn.
 
     Returns:
         `(batch,)`.
     """
     known = ops.cast(target > UNLABELLED / 2, predicted.dtype)
-    return ops.mean(ops.square(target - predicted) * known, axis=(1, 2, 3))
+    weight = known
+    if adaptive:
+        foreground = ops.power(ops.clip(target, 1e-6, 1.0), adaptive) * ops.cast(target > FOREGROUND, predicted.dtype)
+        held = ops.abs(ops.stop_gradient(predicted))
+        lacking = ops.abs(1.0 - ops.stop_gradient(predicted))
+        weight = known * (foreground * lacking + (1.0 - foreground) * held)
+    return ops.mean(ops.square(target - predicted) * weight, axis=(1, 2, 3))
 
 
 def tag_loss(target, predicted, *, pull: float = 1e-3, push: float = 1e-3):
@@ -62,15 +76,17 @@ def tag_loss(target, predicted, *, pull: float = 1e-3, push: float = 1e-3):
 SCALE = 1000.0
 
 
-def losses(*, low_weight: float = 1.0, tag_weight: float = 1e-3) -> dict:
+def losses(*, low_weight: float = 1.0, tag_weight: float = 1e-3, adaptive: float = 0.0) -> dict:
     """The loss of each network output, for `compile`, each times `SCALE`.
 
     Args:
         low_weight: Weight of the heatmaps at the lower resolution.
         tag_weight: Weight of pull and push.
+        adaptive: See `masked_heatmap_loss`.
     """
+    heatmap_loss = partial(masked_heatmap_loss, adaptive=adaptive)
     return {
-        "heatmaps": lambda target, predicted: SCALE * masked_heatmap_loss(target, predicted),
-        "heatmaps_low": lambda target, predicted: SCALE * low_weight * masked_heatmap_loss(target, predicted),
+        "heatmaps": lambda target, predicted: SCALE * heatmap_loss(target, predicted),
+        "heatmaps_low": lambda target, predicted: SCALE * low_weight * heatmap_loss(target, predicted),
         "tags": lambda target, predicted: SCALE * tag_loss(target, predicted, pull=tag_weight, push=tag_weight),
     }
