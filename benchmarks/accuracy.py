@@ -109,6 +109,8 @@ def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[Entry]:
             if runtime not in posezoo.info(name).runtimes:
                 continue
             model = posezoo.load(name, runtime=runtime, threads=threads)
+            if model.codec.bottom_up:  # these look at whole pictures: benchmarks/multi_person.py
+                continue
             card = model.card
             for flip in (False, True):
                 yield Entry(name, precision, flip, card.input.wh, card.skeleton, model.codec, model.runner)

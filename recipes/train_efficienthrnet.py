@@ -138,9 +138,8 @@ def train(cfg: Config, run: Run) -> None:
     averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
     optimizer = keras.optimizers.AdamW(cfg.learning_rate, weight_decay=cfg.weight_decay, **averaging)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    trainer.compile(
-        optimizer, loss=losses(low_weight=cfg.low_weight, tag_weight=cfg.tag_weight, adaptive=cfg.adaptive), jit_compile=False
-    )  # fmt: skip
+    terms = losses(low_weight=cfg.low_weight, tag_weight=cfg.tag_weight, adaptive=cfg.adaptive)
+    trainer.compile(optimizer, loss=terms, jit_compile=False)
     if cfg.schedule == "cosine":
         learning_rate = cosine(cfg.learning_rate, first=0, last=cfg.epochs * steps, warm_up=cfg.warm_up)
     else:

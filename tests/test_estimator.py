@@ -238,3 +238,7 @@ def test_affine_of_the_box_is_inverted_exactly(model):
     matrix = crop_matrix(centre, size, (192, 192), rotation_deg=20, flip=True)
     points = np.random.default_rng(0).uniform(0, 100, (9, 2))
     np.testing.assert_allclose(apply(invert(matrix), apply(matrix, points)), points, atol=1e-9)
+
+
+def test_nobody_gives_no_coco_results():
+    assert Poses.empty(COCO17).to_coco(1) == []

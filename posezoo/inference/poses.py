@@ -81,7 +81,8 @@ class Poses:
         pixels from the corner of the picture as we do from the first pixel's centre: its evaluation
         takes coordinates as they are, so no half pixel is added.
         """
-        values = np.concatenate([self.keypoints, self.scores[..., None]], axis=-1).reshape(len(self), -1)
+        values = np.concatenate([self.keypoints, self.scores[..., None]], axis=-1)
+        values = values.reshape(len(self), 3 * self.skeleton.num_keypoints)
         results = []
         for i in range(len(self)):
             result: dict[str, Any] = {"image_id": int(image_id), "category_id": category_id}

@@ -1,0 +1,262 @@
+"""Bottom-up networks on pictures of several people: every released one, and PoseNet, in one run.
+
+    python benchmarks/multi_person.py
+    python benchmarks/multi_person.py --models "efficienthrnet_lite_*"
+
+Three questions: of LSPet's validation pictures, seen whole, is the best-scoring person the labelled one (PCK)? On
+fixed canvases of two to four pasted validation people, how many are found (average precision over the limb joints)?
+On real pictures of COCO, what is COCO's own average precision? Data sets are looked for in POSEZOO_SHARED/data, PoseNet
+in POSEZOO_SHARED/peers; what is absent is named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import importlib.util
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from peers import POSENET_SIZE, TFLiteFile, peer_path
+from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
+
+import posezoo
+from posezoo.cli import track
+from posezoo.data.canvases import read_lspet_coco17, validation_canvases
+from posezoo.data.readers import read, read_coco_pictures
+from posezoo.data.scenes import Scene
+from posezoo.evaluation.bottom_up import best_person_pck, limb_joints, mostly_ignored, score_scenes
+from posezoo.evaluation.coco import evaluate_coco, predict_pictures
+from posezoo.geometry import apply, invert
+from posezoo.inference.bottom_up import fit
+from posezoo.inference.images import crop
+from posezoo.inference.poses import Poses
+from posezoo.skeletons import COCO17
+
+POSENET = "posenet_mbv1_075_353_481_quant_nodecoder"
+#: Side of the validation canvases in pixels.
+CANVAS_PX = 384
+CANVASES = 200
+
+Model = Callable[[np.ndarray], Poses]
+
+
+# ----------------------------------------------------------------------------------------------- PoseNet
+
+# PersonLab's tree (Papandreou et al. 2018, arXiv:1803.08225), parent before child: the order of its displacements.
+TREE = (
+    ("nose", "left_eye"), ("left_eye", "left_ear"), ("nose", "right_eye"), ("right_eye", "right_ear"),
+    ("nose", "left_shoulder"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+    ("left_shoulder", "left_hip"), ("left_hip", "left_knee"), ("left_knee", "left_ankle"),
+    ("nose", "right_shoulder"), ("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist"),
+    ("right_shoulder", "right_hip"), ("right_hip", "right_knee"), ("right_knee", "right_ankle"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PersonLab:
+    """PersonLab's greedy decoding, with the values that its public demos use."""
+
+    stride: int = 16
+    threshold: float = 0.5
+    radius_px: float = 20.0
+    most: int = 20
+    refinements: int = 2
+
+    def decode(self, heatmaps, offsets, displacements) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find people.
+
+        Args:
+            heatmaps: `(height, width, 17)` before the sigmoid.
+            offsets: `(height, width, 34)` pixels, all y then all x.
+            displacements: `(height, width, 64)` pixels: to the children, y then x, then to the parents.
+
+        Returns:
+            Keypoints `(N, 17, 2)` in input pixels, scores `(N, 17)` and person scores `(N,)`.
+        """
+        height, width, count = heatmaps.shape
+        scores = 1 / (1 + np.exp(-heatmaps))
+        shift = offsets.reshape(height, width, 2, count)
+        forward, backward = np.moveaxis(displacements.reshape(height, width, 2, 2, len(TREE)), 2, 0)
+        edges = [(COCO17.index(a), COCO17.index(b)) for a, b in TREE]
+        largest = cv2.dilate(scores, np.ones((3, 3), np.uint8))
+        peaks = np.argwhere((scores == largest) & (scores >= self.threshold))
+        queue = [(-float(scores[y, x, k]), int(y), int(x), int(k)) for y, x, k in peaks]
+        heapq.heapify(queue)
+
+        def cell(at):
+            return tuple(np.clip(np.rint(at / self.stride).astype(int), 0, (height - 1, width - 1)))
+
+        def follow(at, edge, target, field):
+            at = at + field[cell(at)][:, edge]
+            for _ in range(self.refinements):
+                place = cell(at)
+                at = np.array(place) * self.stride + shift[place][:, target]
+            return at, scores[cell(at)][target]
+
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        people: list[float] = []
+        while queue and len(found) < self.most:
+            score, y, x, k = heapq.heappop(queue)
+            at = np.array([y, x]) * self.stride + shift[y, x, :, k]
+            if any(np.linalg.norm(points[k] - at) <= self.radius_px for points, _ in found):
+                continue
+            points, values = np.zeros((count, 2)), np.zeros(count)
+            known = np.zeros(count, bool)
+            points[k], values[k], known[k] = at, -score, True
+            for edge in reversed(range(len(edges))):
+                parent, child = edges[edge]
+                if known[child] and not known[parent]:
+                    points[parent], values[parent] = follow(points[child], edge, parent, backward)
+                    known[parent] = True
+            for edge, (parent, child) in enumerate(edges):
+                if known[parent] and not known[child]:
+                    points[child], values[child] = follow(points[parent], edge, child, forward)
+                    known[child] = True
+            free = [all(np.linalg.norm(p[j] - points[j]) > self.radius_px for p, _ in found) for j in range(count)]
+            found.append((points, values))
+            people.append(float((values * free).sum() / count))
+        keypoints = np.array([p[:, ::-1] for p, _ in found], np.float32).reshape(-1, count, 2)
+        return keypoints, np.array([v for _, v in found], np.float32).reshape(-1, count), np.array(people, np.float32)
+
+
+class PoseNet:
+    """PoseNet's file as a model: picture to poses."""
+
+    def __init__(self, folder: Path, *, threads: int | None = None):
+        self.file, self.decoder = TFLiteFile(peer_path(folder, POSENET), threads=threads), PersonLab()
+
+    def __call__(self, image: np.ndarray) -> Poses:
+        size = POSENET_SIZE[::-1]
+        matrix = fit((image.shape[1], image.shape[0]), size)
+        outputs = self.file.finish(self.file.invoke(crop(image, matrix, size)[None]))
+        keypoints, scores, people = self.decoder.decode(*(value[0] for value in outputs[:3]))
+        return Poses(apply(invert(matrix), keypoints), scores, COCO17, people)
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[tuple[str, str, bool, Model]]:
+    """Name, precision, flip test and model of everything that is measured."""
+    if (shared / "peers" / f"{POSENET}.tflite").exists():
+        yield POSENET, "int8", False, PoseNet(shared / "peers", threads=threads)
+    else:
+        print(f"left out: no {shared / 'peers' / POSENET}.tflite")
+    runtimes = {"keras": "float32", "tflite": "int8"}
+    if importlib.util.find_spec("keras") is None:
+        print("left out: the float networks; they need Keras: pip install 'posezoo[keras]'")
+        del runtimes["keras"]
+    for name in posezoo.list_models(pattern, released=True):
+        for runtime, precision in runtimes.items():
+            if runtime not in posezoo.info(name).runtimes:
+                continue
+            model = posezoo.load(name, runtime=runtime, threads=threads)
+            if model.codec.bottom_up:
+                for flip in (False, True):
+                    yield name, precision, flip, partial(model, flip=flip)
+
+
+def on_lspet(model: Model, shared: Path, limit: int) -> dict:
+    people = read("lsp", shared / "data" / "lspet", "val")
+    people.records = people.records[: limit or None]
+    pck = best_person_pck(model, people, progress=lambda rows: track(rows, "LSPet"))
+    return {"lspet_pck": round(pck.at(0.2), 4)}
+
+
+def on_canvases(model: Model, shared: Path, limit: int) -> dict:
+    canvases = validation_canvases(
+        read_lspet_coco17(shared / "data" / "lspet", "val"), (CANVAS_PX, CANVAS_PX), length=limit or CANVASES
+    )  # fmt: skip
+    found: list[tuple[Scene, Poses]] = []
+    for i in track(range(len(canvases)), "canvases"):
+        scene = canvases.crop(i)
+        poses = model(scene.image)
+        found.append((scene, poses[~mostly_ignored(poses.keypoints, poses.scores, scene.ignore)]))
+    scores = score_scenes(found, joints=limb_joints(COCO17))
+    return {"canvases_ap": round(scores.ap, 4), "canvases_ap50": round(scores.ap50, 4)}
+
+
+def on_coco(model: Model, shared: Path, limit: int) -> dict:
+    people, annotations = read_coco_pictures(shared / "data" / "coco_mini", "all")
+    people.records = people.records[: limit or None]
+    results, _ = predict_pictures(model, people, progress=lambda rows: track(rows, "COCO"))
+    scores = evaluate_coco(results, annotations, image_ids=[r.image_id for r in people.records])
+    return {"coco_mini_ap": round(scores.ap, 4), "coco_mini_ap50": round(scores.ap50, 4)}
+
+
+#: Folder below data/ -> what is measured on it.
+MEASURES = {"lspet": (on_lspet, on_canvases), "coco_mini": (on_coco,)}
+COLUMNS = {
+    "lspet_pck": "LSPet, whole picture, best person: PCK@0.2",
+    "canvases_ap": "canvases: AP",
+    "canvases_ap50": "AP50",
+    "coco_mini_ap": "COCO pictures: AP",
+    "coco_mini_ap50": "AP50",
+}
+
+
+def markdown(record: dict) -> str:
+    rows = [
+        (f"`{r['model']}`", r["precision"], "yes" if r["flip"] else "no", *(r.get(c) for c in COLUMNS))
+        for r in record["rows"]
+    ]
+    about = (
+        f"LSPet: {record['protocol']['lspet']}. Canvases: {record['protocol']['canvases']}. COCO: "
+        f"{record['protocol']['coco_mini']}. Made by `{record['command']}` on {machine_line(record['environment'])}."
+    )
+    return "\n".join(
+        ["# Several people\n", about, "", markdown_table(("model", "precision", "flip test", *COLUMNS.values()), rows)]
+    )
+
+
+def main(argv=None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="*", help="name with * and ? (default: every released bottom-up model)")
+    parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and peers/ (default: %(default)s)")
+    parser.add_argument("--pictures", type=int, default=0, help="take only so many pictures of each set; 0 for all")
+    parser.add_argument("--threads", type=int, help="threads of the TFLite runtime")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for multi_person.json and .md")
+    arguments = parser.parse_args(argv)
+    cv2.setNumThreads(1)
+    present = [name for name in MEASURES if (arguments.shared / "data" / name).is_dir()]
+    for name in MEASURES.keys() - set(present):
+        print(f"left out: no {arguments.shared / 'data' / name}")
+    if not present:
+        raise SystemExit(f"{arguments.shared}/data has none of {', '.join(MEASURES)}; set POSEZOO_SHARED or --shared")
+    command = ["python", "benchmarks/multi_person.py"]
+    command += ["--models", arguments.models] if arguments.models != "*" else []
+    command += ["--pictures", str(arguments.pictures)] if arguments.pictures else []
+    record = {
+        "protocol": {
+            "lspet": "validation pictures seen whole, in-domain for posezoo's models",
+            "canvases": f"{arguments.pictures or CANVASES} canvases of 2 to 4 validation people, {CANVAS_PX} px, "
+            "12 limb joints, area 0.53 x joint box",
+            "coco_mini": "pictures that posezoo's models did not train on; PoseNet is COCO's own",
+        },
+        "command": shlex.join(command),
+        "environment": environment("ai-edge-litert", "keras", "tensorflow", "pycocotools"),
+        "rows": [],
+    }  # fmt: skip
+    for name, precision, flip, model in entries(arguments.models, arguments.shared, arguments.threads):
+        row = {"model": name, "precision": precision, "flip": flip}
+        for folder in present:
+            for measure in MEASURES[folder]:
+                row |= measure(model, arguments.shared, arguments.pictures)
+        record["rows"].append(row)
+        print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+    if not record["rows"]:
+        raise SystemExit(
+            f"nothing to measure: no PoseNet, and no released bottom-up model is called '{arguments.models}'"
+        )
+    write_results(arguments.out, "multi_person", record, markdown(record))
+    return record
+
+
+if __name__ == "__main__":
+    main()
