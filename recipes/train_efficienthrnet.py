@@ -83,7 +83,6 @@ class Config:
     adaptive: float = option(0.0, "exponent of weight-adaptive heatmap regression (0.01 is common); 0 for none")
     tag_weight: float = option(1e-3, "weight of the grouping loss, pull and push")
 
-    truncate: bool = option(True, "centre the targets on whole map pixels, as the paper's code")
     sigma: float = option(2.0, "standard deviation of the target Gaussians in map pixels, at both sizes")
     rotation: float = option(30.0, "largest rotation in degrees")
     any_rotation: float = option(0.0, "canvases: probability of a rotation by any angle instead")
@@ -124,7 +123,7 @@ def train(cfg: Config, run: Run) -> None:
     network = start(cfg)
     height, width = network.input_shape[1:3]
     card = read_card(cfg.model)
-    codec = replace(make_codec(input_wh=(width, height), **card.codec), sigma=cfg.sigma, truncate=cfg.truncate)
+    codec = replace(make_codec(input_wh=(width, height), **card.codec), sigma=cfg.sigma)
     scenes, checked, joints = examples(cfg, codec.input_wh)
     scale = partial(normalise, spec=card.input)
     steps = len(scenes) // cfg.batch

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from reference_grouping import group as reference_group
 
 from posezoo.codecs import AssociativeEmbeddingCodec, make_codec
-from posezoo.codecs.associative_embedding import Maps, grouping_order, resized
-from posezoo.codecs.heatmap import UNLABELLED
+from posezoo.codecs.associative_embedding import Maps, best_with_tag, grouping_order, resized
+from posezoo.codecs.heatmap import UNLABELLED, HeatmapCodec
 from posezoo.skeletons import COCO17, LSP14, Skeleton
 
 SMALL = Skeleton("small", ("nose", "left_wrist", "right_wrist"))
@@ -54,6 +56,18 @@ def test_order_of_any_skeleton_goes_by_kind_and_unknown_kinds_come_last():
     assert grouping_order(tail) == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("joint_order", "people"), [(["nose"], [[1, 1, 0], [0, 0, 1]]), (["wrist", "nose"], [[0, 1, 1], [1, 0, 0]])]
+)
+def test_order_of_kinds_is_a_parameter(joint_order, people):
+    codec = make_codec("associative_embedding", (64, 64), joint_order=joint_order, refine=False)
+    outputs = outputs_of(codec, np.array([[[10, 10, 2], [20, 40, 2], [50, 10, 2]]]))
+    # The left wrist is near either neighbour; with the first it meets, the mean is too far from the other.
+    outputs["tags"][:] = 0, 0.8, 1.6
+    _, scores, _ = codec.decode(codec.merge(outputs), SMALL)
+    assert (scores > 0).tolist() == np.array(people, bool).tolist()
+
+
 # Targets
 
 
@@ -72,6 +86,32 @@ def test_truncated_centres_are_the_pixel_that_holds_the_keypoint():
         targets = codec.targets(np.array([[[x, 20.5, 2]]], np.float32))
         assert targets["heatmaps"][10, 10, 0] == 1
         assert targets["tags"][0, 0].tolist() == [5, 5, 1]
+
+
+def test_without_half_pixel_centres_are_the_public_codes():
+    codec = AssociativeEmbeddingCodec((64, 64), half_pixel=False, decode_shift=0.5)
+    for x in (20.0, 20.7, 21.9):  # floor(x / 2) is 10, floor(x / 4) is 5
+        targets = codec.targets(np.array([[[x, 20.5, 2]]], np.float32))
+        assert targets["heatmaps"][10, 10, 0] == 1 and targets["heatmaps_low"][5, 5, 0] == 1
+        assert targets["tags"][0, 0].tolist() == [5, 5, 1]
+
+
+@pytest.mark.parametrize("half_pixel", [False, True])
+def test_untruncated_targets_are_the_heatmap_codecs(half_pixel):
+    codec = AssociativeEmbeddingCodec((96, 64), truncate=False, half_pixel=half_pixel)
+    people = np.ones((5, 3, 3), np.float32)
+    people[..., :2] = np.random.default_rng(1).uniform(0, (95, 63), (5, 3, 2))
+    people[2, 1, 2] = 0
+    targets = codec.targets(people)
+    for name, stride in (("heatmaps", 2), ("heatmaps_low", 4)):
+        whole = HeatmapCodec((96, 64), stride=stride, sigma=2, half_pixel=half_pixel)
+        expected = whole.encode(people[..., :2], people[..., 2]).max(axis=0)
+        # The first pixel that is left out is at least 7 pixels from the centre on one axis.
+        left_out = np.exp(-(7**2) / (2 * 2**2))
+        np.testing.assert_allclose(targets[name], expected, atol=left_out)
+        high = expected > left_out
+        np.testing.assert_allclose(targets[name][high], expected[high], atol=1e-6)
+        assert high.any() and (targets[name] == 0).any()
 
 
 def test_ignored_pixels_are_marked_at_both_sizes():
@@ -94,6 +134,15 @@ def test_unlabelled_and_outside_keypoints_have_no_tag():
     tags = codec.targets(people)["tags"]
     assert tags.shape == (4, 3, 3)
     assert tags[0, :, 2].tolist() == [1, 0, 0] and (tags[1:] == 0).all()
+    heatmaps = codec.targets(people)["heatmaps"]
+    assert heatmaps.max(axis=(0, 1)).tolist() == [1, 0, 0]
+    people[0, 1] = np.nan, np.nan, 0
+    assert (codec.targets(people)["heatmaps"] == heatmaps).all()
+
+
+def test_nobody_gives_empty_targets():
+    targets = AssociativeEmbeddingCodec((64, 64)).targets(np.zeros((0, 3, 3)))
+    assert targets["heatmaps"].shape == (32, 32, 3) and not any(value.any() for value in targets.values())
 
 
 def test_of_too_many_people_the_largest_stay():
@@ -162,6 +211,36 @@ def test_groups_are_the_references_on_hard_maps(name, heatmaps, tags, changes):
     assert_same_groups(codec, heatmaps, tags, [0, 1, 2])
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("floor", [0.1, 0.9])
+@pytest.mark.parametrize("step", [None, 0.25], ids=["floats", "quarters"])
+def test_search_of_missing_keypoints_is_exact(passes, floor, step):
+    rng = np.random.default_rng(passes)
+    planes = rng.normal(0, 0.4, (4, 19, 23)).astype("f4")
+    planes[1] *= 4  # values above 1, which win although their tags are a whole step away
+    planes[2] = -1
+    tags = rng.normal(0, 3, (passes, 4, 19, 23)).astype("f4")
+    joint, means = np.repeat(np.arange(4), 20), rng.normal(0, 4, (80, passes)).astype("f4")
+    if step:  # ties of values, and distances that are exactly a half
+        planes, tags, means = (np.round(a / step).astype("f4") * np.float32(step) for a in (planes, tags, means))
+    above = [np.flatnonzero(plane > floor) for plane in planes]
+    place, value = best_with_tag(planes, tags, joint, means, above=above, floor=floor)
+    for k, mean, pixel, best in zip(joint, means, place, value, strict=True):
+        apart = np.sqrt(np.square(tags[:, k] - mean[:, None, None]).sum(axis=0))
+        everywhere = (planes[k] - np.rint(apart)).ravel()
+        assert best == max(0, everywhere.max())
+        assert best == 0 or pixel == everywhere.argmax()
+    assert 20 < (value > 0).sum() < 80
+
+
+def test_candidates_of_equal_tags_open_a_person_each():
+    codec = AssociativeEmbeddingCodec((48, 48))
+    heatmaps = np.zeros((1, 24, 24), np.float32)
+    heatmaps[0, 5, [5, 15]] = 0.9, 0.8
+    keypoints, _, people = codec.group(heatmaps, np.zeros((1, 1, 24, 24), np.float32), [0])
+    assert keypoints[:, 0].round().tolist() == [[5, 5], [15, 5]] and people == pytest.approx([0.9, 0.8])
+
+
 def test_more_candidates_than_people_can_be():
     codec = AssociativeEmbeddingCodec((240, 240), nms_kernel=1)
     heatmaps = np.random.default_rng(0).random((2, 120, 120), "f4")
@@ -197,6 +276,19 @@ def test_people_come_back(upsample, truncate):
         errors.append(nearest.min(axis=1).mean())
     # Truncation to whole pixels of the 1/4 map alone costs about 1.5 input pixels.
     assert np.mean(errors) < (2.2 if truncate else 1.2)
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+@pytest.mark.parametrize("convention", [{}, {"half_pixel": False, "decode_shift": 0.5}], ids=["half pixel", "public"])
+def test_keypoints_come_back_without_bias(upsample, convention):
+    codec = AssociativeEmbeddingCodec((128, 128), upsample=upsample, **convention)
+    errors = []
+    for seed in range(12):
+        people = apart(1, 17, 128, np.random.default_rng(seed))
+        keypoints, _, _ = codec.decode(codec.merge(outputs_of(codec, people)), COCO17)
+        errors.append(keypoints[0] - people[0, :, :2])
+    # One pixel of truncation has a spread of 1.2 input pixels at most: 0.08 for the mean of 204 keypoints.
+    assert np.abs(np.mean(errors, axis=(0, 1))).max() < 0.25
 
 
 def test_the_mirrored_pass_agrees_with_itself():
@@ -241,6 +333,10 @@ def test_wrong_sizes_and_missing_outputs_are_named():
     outputs = outputs_of(codec, apart(1, 3, 64, np.random.default_rng(0)))
     with pytest.raises(ValueError, match=r"tags are \(15, 16\), the codec expects \(16, 16\)"):
         codec.merge({**outputs, "tags": outputs["tags"][1:]})
+    with pytest.raises(ValueError, match="as many channels in every output"):
+        codec.merge({**outputs, "tags": outputs["tags"][..., 1:]})
+    with pytest.raises(ValueError, match="got 0 flip_indices for 3 keypoints"):
+        codec.merge(outputs, outputs)
     del outputs["tags"]
     with pytest.raises(ValueError, match="no 'tags'"):
         codec.merge(outputs)
@@ -248,8 +344,33 @@ def test_wrong_sizes_and_missing_outputs_are_named():
 
 @pytest.mark.parametrize(
     ("changes", "told"),
-    [({"nms_kernel": 4}, "must be odd"), ({"detection_threshold": 2.0}, "0 to 1"), ({"stride": 3}, "multiple")],
+    [
+        ({"nms_kernel": 4}, "must be odd"),
+        ({"detection_threshold": 2.0}, "0 to 1"),
+        ({"stride": 3}, "multiple"),
+        ({"max_people": 0}, "at least 1"),
+    ],
 )
 def test_impossible_parameters(changes, told):
     with pytest.raises(ValueError, match=told):
         make_codec("associative_embedding", (64, 64), **changes)
+
+
+def test_training_arrays_of_wrong_shapes_are_named():
+    codec = AssociativeEmbeddingCodec((64, 48))
+    with pytest.raises(ValueError, match=r"expected keypoints \(N, K, 3\).* got \(3, 3\)"):
+        codec.targets(np.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"expected ignore \(48, 64\) or \(48, 64, 3\).* got \(64, 48\)"):
+        codec.targets(np.zeros((1, 3, 3)), np.zeros((64, 48), bool))
+
+
+# Benchmark
+
+
+def test_benchmark_times_every_case(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    grouping = importlib.import_module("grouping")
+    record = grouping.main(["--people", "2", "--input-px", "128", "--runs", "1", "--out", str(tmp_path)])
+    assert [row["case"] for row in record["rows"]] == list(grouping.CASES)
+    assert record["rows"][0]["found"] >= 1 and all(row["wall_ms"] > 0 for row in record["rows"])
+    assert "half missing, mirrored pass" in (tmp_path / "grouping.md").read_text()
