@@ -497,9 +497,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def runtime_argument(sub, default):
         sub.add_argument(
-            "--runtime", choices=("keras", "tflite", "auto"), default=default,
-            help="keras: float network; tflite: int8 file, no TensorFlow needed; auto: keras where installed "
-            "(default: %(default)s)",
+            "--runtime", choices=("keras", "tflite", "onnx", "openvino", "auto"), default=default,
+            help="keras: float network; tflite: int8 file, no TensorFlow needed; onnx, openvino: files of your own; "
+            "auto: keras where installed (default: %(default)s)",
         )  # fmt: skip
 
     def dataset_arguments(sub, split):
@@ -571,7 +571,10 @@ def _parser() -> argparse.ArgumentParser:
     dataset_arguments(sub, split="val")
     runtime_argument(sub, "tflite")
     sub.add_argument(
-        "--weights", default="default", help="your own .weights.h5 or .tflite (default: the released file)"
+        "--weights",
+        default="default",
+        help="your own .weights.h5, .tflite, .onnx or OpenVINO .xml, with the --runtime it is for "
+        "(default: the released file)",
     )
     sub.add_argument("--normaliser", choices=("torso", "head", "box"), default="torso", help="(default: %(default)s)")
     sub.add_argument("--threshold", type=float, default=0.2, help="(default: %(default)s)")

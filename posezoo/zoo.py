@@ -6,6 +6,7 @@ import fnmatch
 import importlib
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from posezoo.inference.estimator import PoseModel
 
-RUNTIMES = ("auto", "keras", "tflite")
+RUNTIMES = ("auto", "keras", "tflite", "onnx", "openvino")
+
+#: Ending of a user's own file -> its runtime; anything else is Keras's.
+FILE_RUNTIMES = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
 
 
 def list_models(
@@ -103,10 +107,10 @@ def load(
     Args:
         name: A name from `list_models`.
         runtime: `keras`; `tflite` (the int8 file, no TensorFlow needed); `auto`: Keras where it and its
-            backend are installed, else TFLite.
+            backend are installed, else TFLite; `onnx` and `openvino` for files of your own.
         weights: `default` (the released file of the runtime) or the path of a file of your own: a
-            `.weights.h5` or a `.tflite`, which also chooses the runtime.
-        threads: Threads of the TFLite runtime; its own choice by default.
+            `.weights.h5`, `.tflite`, `.onnx` or OpenVINO `.xml`, which also chooses the runtime.
+        threads: Threads of the runtime; its own choice by default. Keras has settings of its own.
         detector: Finds people for the single-person networks: image `(height, width, 3)` to boxes
             `(N, 4)` as x, y, width, height and scores `(N,)`. By default the whole picture is taken.
 
@@ -116,14 +120,14 @@ def load(
         ValueError: Unknown runtime.
     """
     from posezoo.inference.estimator import PoseModel
-    from posezoo.inference.runners import KerasRunner, Runner, TFLiteRunner
+    from posezoo.inference.runners import KerasRunner, OnnxRunner, OpenVinoRunner, Runner, TFLiteRunner
 
     card = read_card(name)
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime '{runtime}'; expected one of {', '.join(RUNTIMES)}")
     own = None if weights == "default" else weights
     if own is not None:
-        fits = "tflite" if str(own).endswith(".tflite") else "keras"
+        fits = FILE_RUNTIMES.get(Path(own).suffix, "keras")
         if runtime not in ("auto", fits):
             raise ValueError(f"{own} is a file for runtime '{fits}', not '{runtime}'")
         runtime = fits
@@ -134,6 +138,8 @@ def load(
     runner: Runner
     if runtime == "tflite":
         runner = TFLiteRunner(own or fetch(card.weights["int8"]), card.input, threads=threads)
+    elif own and runtime in ("onnx", "openvino"):
+        runner = (OnnxRunner if runtime == "onnx" else OpenVinoRunner)(own, card.input, threads=threads)
     else:
         network = build(name)
         network.load_weights(own or fetch(card.weights["float16"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -165,3 +166,105 @@ def dequantise(value: np.ndarray, details: dict) -> np.ndarray:
     if np.dtype(details["dtype"]).kind not in "iu":
         return value.astype(np.float32)
     return (value.astype(np.float32) - zero) * np.float32(scale)
+
+
+class OnnxRunner:
+    """An ONNX file on onnxruntime, batch 1, channels first or last.
+
+    Args:
+        model: Path of the file.
+        spec: Size and scaling of the network's input.
+        threads: Number of threads; the runtime's choice by default.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        RunnerError: The file is no ONNX model, or takes another input size.
+    """
+
+    name = "onnx"
+
+    def __init__(self, model: Path | str, spec: InputSpec, *, threads: int | None = None):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ImportError("ONNX files need onnxruntime: pip install 'posezoo[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own kinds have no common base of their own
+            raise RunnerError(f"{model}: not an ONNX model that this runtime can load ({error})") from error
+        (given, *others), self.spec = self._session.get_inputs(), spec
+        self._input, self._outputs = given.name, [output.name for output in self._session.get_outputs()]
+        self._channels_first = _layout(given.shape, spec, str(model), extra=len(others))
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        results = []
+        for image in normalise(images, self.spec):
+            values = self._session.run(self._outputs, {self._input: _arranged(image[None], self._channels_first)})
+            results.append(dict(zip(self._outputs, values, strict=True)))
+        return _joined(results, self._channels_first)
+
+
+class OpenVinoRunner:
+    """An OpenVINO IR (`.xml`), or any file that OpenVINO reads, on the CPU in float32, batch 1.
+
+    Args:
+        model: Path of the file.
+        spec: Size and scaling of the network's input.
+        threads: Number of threads; the runtime's choice by default.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+        RunnerError: The file is none that OpenVINO reads, or takes another input size.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: Path | str, spec: InputSpec, *, threads: int | None = None):
+        try:
+            import openvino
+        except ImportError:
+            raise ImportError("OpenVINO files need openvino: pip install 'posezoo[openvino]'") from None
+        settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._model = openvino.Core().compile_model(str(model), "CPU", settings)
+        except RuntimeError as error:
+            raise RunnerError(f"{model}: not a model that OpenVINO can load ({error})") from error
+        self.spec = spec
+        shape = [int(side) for side in self._model.inputs[0].shape]
+        self._channels_first = _layout(shape, spec, str(model), extra=len(self._model.inputs) - 1)
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        results = []
+        for image in normalise(images, self.spec):
+            values = self._model(_arranged(image[None], self._channels_first))
+            results.append({output.get_any_name(): values[output] for output in self._model.outputs})
+        return _joined(results, self._channels_first)
+
+
+def _layout(shape: Sequence, spec: InputSpec, told: str, *, extra: int) -> bool:
+    """Whether a file takes channels first.
+
+    Raises:
+        RunnerError: It takes neither layout of the card's input.
+    """
+    height, width, channels = spec.shape
+    sides = tuple(shape[1:])
+    if extra or sides not in ((height, width, channels), (channels, height, width)):
+        raise RunnerError(f"{told}: takes {tuple(shape)}, the card says {(1, *spec.shape)}, or channels first")
+    return sides != (height, width, channels)
+
+
+def _arranged(images: np.ndarray, channels_first: bool) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_first else images
+
+
+def _joined(results: list[dict[str, np.ndarray]], channels_first: bool) -> dict[str, np.ndarray]:
+    """Outputs of single pictures as one batch, maps with channels last."""
+    joined = {name: np.concatenate([r[name] for r in results]).astype(np.float32) for name in results[0]}
+    if not channels_first:
+        return joined
+    return {name: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for name, v in joined.items()}
