@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,21 +28,19 @@ from posezoo.cards import read_card
 from posezoo.data.classes import READERS, ClassCrops, class_batch
 from posezoo.data.pipeline import load_all
 from posezoo.inference.runners import normalise
-from posezoo.training.backend import dataset, mirrored_strategy, native, set_precision, set_threads, steps_down
-from posezoo.training.config import option, parse
+from posezoo.training.backend import dataset, native, run_recipe, set_precision, steps_down
+from posezoo.training.config import RunConfig, option
 from posezoo.training.run import Checkpoint, Run
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     model: str = option("compact_efficientnet_b-4", "a compact_efficientnet name from 'posezoo list'")
     lite: bool = option(False, "ReLU6 and no squeeze-excite: the backbone of the lite networks")
     input_px: int = option(0, "side of the input; 0 takes the model's")
     data: Path = option(Path("data/imagenet"), "folder of the data set")
     dataset: str = option("folders", f"its layout: {' or '.join(READERS)}")
     out: Path = option(Path("runs/compact_efficientnet"), "folder of the run")
-    resume: bool = option(True, "go on with the run in --out if there is one")
-    smoke: bool = option(False, "two epochs on generated pictures, to see that everything runs")
 
     epochs: int = option(200, "epochs, warm-up included")
     batch: int = option(64, "pictures per step, over all devices")
@@ -57,25 +54,9 @@ class Config:
     rotation: float = option(10.0, "largest rotation in degrees")
     area: float = option(0.08, "smallest share of the picture that a crop covers")
 
-    seed: int = option(1, "seed of every random number")
-    workers: int = option(2, "loader threads")
-    threads: int = option(0, "compute threads; 0 leaves the framework's choice")
-    precision: str = option("float32", "float32, bfloat16 or float16 (mixed: variables stay float32)")
-    devices: int = option(1, "devices to mirror the network on (TensorFlow)")
-    tensorboard: bool = option(False, "write TensorBoard logs into the run's folder")
-
 
 def main(argv=None) -> Run:
-    cfg = parse(Config, argv, description=__doc__)
-    if cfg.smoke:
-        cfg = smoke(cfg)
-    keras.utils.set_random_seed(cfg.seed)
-    set_threads(cfg.threads)
-    run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
-    with mirrored_strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
-        train(cfg, run)
-    print(f"best validation accuracy {run.best:.4f}, weights in {run.best_weights}")
-    return run
+    return run_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="accuracy")
 
 
 def train(cfg: Config, run: Run) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,26 +43,23 @@ from posezoo.training.associative_embedding import losses
 from posezoo.training.backend import (
     cosine,
     dataset,
-    mirrored_strategy,
     native,
+    run_recipe,
     set_precision,
-    set_threads,
     steps_down,
 )  # fmt: skip
-from posezoo.training.config import option, parse
+from posezoo.training.config import RunConfig, option
 from posezoo.training.initialise import freeze, layers_of, load_backbone, read_efficientnet_lite, small_normal
 from posezoo.training.run import Checkpoint, Run
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     model: str = option("efficienthrnet_h-2", "a name of this family from 'posezoo list'")
     input_px: int = option(0, "side of the input; 0 takes the model's")
     data: Path = option(Path("data/coco"), "folder of the data set")
     dataset: str = option("coco", "coco (pictures of many people) or lspet (canvases of single people)")
     out: Path = option(Path("runs/efficienthrnet"), "folder of the run")
-    resume: bool = option(True, "go on with the run in --out if there is one")
-    smoke: bool = option(False, "two epochs on generated pictures, to see that everything runs")
 
     backbone: Path | None = option(None, "ImageNet weights: EfficientNet-Lite0's NPZ, or a compact EfficientNet's run")
     init: Path | None = option(None, "weights of an earlier run of this network to start from")
@@ -97,25 +93,10 @@ class Config:
 
     val_canvases: int = option(200, "validation canvases (lspet)")
     pictures: int = option(8, "validation pictures drawn after every epoch, into the run's folder")
-    seed: int = option(1, "seed of every random number")
-    workers: int = option(2, "loader threads")
-    threads: int = option(0, "compute threads; 0 leaves the framework's choice")
-    precision: str = option("float32", "float32, bfloat16 or float16 (mixed: variables stay float32)")
-    devices: int = option(1, "devices to mirror the network on (TensorFlow)")
-    tensorboard: bool = option(False, "write TensorBoard logs, with pictures of predictions, into the run's folder")
 
 
 def main(argv=None) -> Run:
-    cfg = parse(Config, argv, description=__doc__)
-    if cfg.smoke:
-        cfg = smoke(cfg)
-    keras.utils.set_random_seed(cfg.seed)
-    set_threads(cfg.threads)
-    run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
-    with mirrored_strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
-        train(cfg, run)
-    print(f"best validation AP {run.best:.4f}, weights in {run.best_weights}")
-    return run
+    return run_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="AP")
 
 
 def train(cfg: Config, run: Run) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,8 +37,8 @@ from posezoo.data.stick_figures import write_stick_figures
 from posezoo.evaluation.top_down import evaluate_pck
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import SKELETONS
-from posezoo.training.backend import cosine, dataset, mirrored_strategy, native, set_precision, set_threads
-from posezoo.training.config import option, parse
+from posezoo.training.backend import cosine, dataset, native, run_recipe, set_precision
+from posezoo.training.config import RunConfig, option
 from posezoo.training.distillation import Distiller
 from posezoo.training.initialise import layers_of, load_backbone, read_layers
 from posezoo.training.losses import LOSSES, spatial_cross_entropy
@@ -47,7 +46,7 @@ from posezoo.training.run import Checkpoint, Plateau, Run
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     model: str = option("mobilenet_split_224", "a name of this family from 'posezoo list'")
     width: float = option(0.0, "width multiplier; 0 takes the model's")
     input_px: int = option(0, "side of the input; 0 takes the model's")
@@ -55,8 +54,6 @@ class Config:
     dataset: str = option("lsp", "its layout: lsp, flic or coco")
     skeleton: str = option("", "keypoints to learn, a name in posezoo.skeletons; empty takes the data set's")
     out: Path = option(Path("runs/mobilenet_split"), "folder of the run")
-    resume: bool = option(True, "go on with the run in --out if there is one")
-    smoke: bool = option(False, "two steps on generated pictures, to see that everything runs")
 
     backbone: Path | None = option(None, "ImageNet weights: an NPZ of layers or Keras's MobileNet .h5")
     init: Path | None = option(None, "weights of an earlier run to start from")
@@ -90,25 +87,9 @@ class Config:
     cutout: float = option(0.0, "probability of covering a rectangle")
     part: float = option(0.0, "probability of cropping around the bust, the upper body or the legs alone")
 
-    seed: int = option(1, "seed of every random number")
-    workers: int = option(2, "loader threads")
-    threads: int = option(0, "compute threads; 0 leaves the framework's choice")
-    precision: str = option("float32", "float32, bfloat16 or float16 (mixed: variables stay float32)")
-    devices: int = option(1, "devices to mirror the network on (TensorFlow); CPUs are divided if there is no GPU")
-    tensorboard: bool = option(False, "write TensorBoard logs into the run's folder")
-
 
 def main(argv=None) -> Run:
-    cfg = parse(Config, argv, description=__doc__)
-    if cfg.smoke:
-        cfg = smoke(cfg)
-    keras.utils.set_random_seed(cfg.seed)
-    set_threads(cfg.threads)
-    run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
-    with mirrored_strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
-        train(cfg, run)
-    print(f"best validation PCK@0.2 {run.best:.4f}, weights in {run.best_weights}")
-    return run
+    return run_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="PCK@0.2")
 
 
 def train(cfg: Config, run: Run) -> None:

@@ -10,7 +10,6 @@ blurred beyond recognition and holds nobody.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from posezoo.data.augment import Augmentation, random_colour, random_cutout
 from posezoo.data.lsp import read_lsp
-from posezoo.data.sample import KeypointSet, PictureCache, Readable
+from posezoo.data.sample import ExampleSet, KeypointSet, cached
 from posezoo.data.scenes import Scene, moved_keypoints
 from posezoo.geometry import apply, box_of_points, crop_matrix
 from posezoo.skeletons import COCO17, LSP14
@@ -75,7 +74,7 @@ class _Pasted:
     area: float
 
 
-class Canvases:
+class Canvases(ExampleSet):
     """Canvases of several pasted people, and whole pictures of one.
 
     Args:
@@ -104,28 +103,10 @@ class Canvases:
         cache_bytes: int = 2 << 30,
     ):
         self.people, self.input_wh, self.count = people, (int(input_wh[0]), int(input_wh[1])), count
-        self.single, self.seed, self.fixed = single, seed, fixed
+        self.single = single
         self.augmentation = augmentation or Augmentation(rotation_deg=0, flip=0)
-        self._length = length or len(people)
-        cache = PictureCache(cache_bytes)
-        self._readable = Readable(
-            lambda i: cache.read(people.records[i].path), len(people), name=people.name,
-            file=lambda i: people.records[i].path.name,
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def broken(self) -> Counter:
-        """How often each unreadable file was met."""
-        return self._readable.broken
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the order of the examples in an epoch."""
-        if self.fixed:
-            return np.arange(len(self))
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        files = cached(lambda i: people.records[i].path, cache_bytes)
+        super().__init__(people.name, len(people), files, seed=seed, varied=not fixed, length=length)
 
     def crop(self, index: int, epoch: int = 0) -> Scene:
         """Make one canvas.
@@ -133,11 +114,11 @@ class Canvases:
         Raises:
             ImageError: No picture of the set can be read.
         """
-        rng = np.random.default_rng((self.seed, 0 if self.fixed else epoch, index))
+        rng = self.rng(epoch, index)
         alone = rng.random() < self.single
         count = 1 if alone else int(rng.integers(self.count[0], self.count[1] + 1))
         # Everybody but the first is drawn at random; the first goes through all people, however short an epoch.
-        first = (index + (0 if self.fixed else epoch * len(self))) % len(self.people)
+        first = (index + (epoch * len(self) if self.varied else 0)) % len(self.people)
         chosen = [first, *rng.integers(0, len(self.people), count - 1)]
         canvas = self._background(rng)
         width, height = self.input_wh

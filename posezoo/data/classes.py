@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posezoo.data.sample import Readable
+from posezoo.data.sample import ExampleSet, Source
 from posezoo.geometry import crop_matrix
 from posezoo.inference.images import SUFFIXES, crop, read_image
 
@@ -104,7 +103,7 @@ class ClassCrop:
     label: int
 
 
-class ClassCrops:
+class ClassCrops(ExampleSet):
     """The pictures of a set, cut to the network's input.
 
     Training crops vary as in the EfficientHRNet paper, section 4.1: rotation, scale and aspect ratio,
@@ -125,23 +124,11 @@ class ClassCrops:
         self, pictures: ClassSet, side: int, *, augment: bool, rotation_deg: float = 10.0, area: float = 0.08,
         aspect: float = 4 / 3, centre: float = 0.875, seed: int = 0,
     ):  # fmt: skip
-        self.pictures, self.side, self.augment, self.seed = pictures, side, augment, seed
+        super().__init__(
+            pictures.name, len(pictures), Source(pictures.load, pictures.file), seed=seed, varied=augment
+        )  # fmt: skip
+        self.pictures, self.side = pictures, side
         self.rotation_deg, self.area, self.aspect, self.centre = rotation_deg, area, aspect, centre
-        self._readable = Readable(pictures.load, len(pictures), name=pictures.name, file=pictures.file)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    @property
-    def broken(self) -> Counter:
-        """How often each unreadable file was met."""
-        return self._readable.broken
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the order of the examples in an epoch; unshuffled without augmentation."""
-        if not self.augment:
-            return np.arange(len(self))
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
 
     def crop(self, index: int, epoch: int = 0) -> ClassCrop:
         """Load one example; a picture that cannot be read is counted, named in the log and replaced by the next.
@@ -150,8 +137,7 @@ class ClassCrops:
             ImageError: No picture of the set can be read.
         """
         found, image = self._readable(index)
-        rng = np.random.default_rng((self.seed, epoch, index))
-        cut = partial(self._random, rng) if self.augment else self._middle
+        cut = partial(self._random, self.rng(epoch, index)) if self.varied else self._middle
         return ClassCrop(cut(image), int(self.pictures.labels[found]))
 
     def _middle(self, image: np.ndarray) -> np.ndarray:

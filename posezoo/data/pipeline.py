@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout, random_part
-from posezoo.data.sample import KeypointSet, PictureCache, Readable
+from posezoo.data.sample import ExampleSet, KeypointSet, cached
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix
 from posezoo.inference.images import crop
 
@@ -47,7 +47,7 @@ class Crop:
     index: int = 0
 
 
-class PersonCrops:
+class PersonCrops(ExampleSet):
     """Every labelled person of a set as a crop of the network's input size.
 
     Args:
@@ -74,7 +74,7 @@ class PersonCrops:
         if box not in ("keypoints", "annotated"):
             raise ValueError(f"box must be 'keypoints' or 'annotated', got {box!r}")
         self.people, self.input_wh, self.enlarge = people, (input_wh[0], input_wh[1]), enlarge
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation = augmentation
         self.index = [
             (record, person)
             for record in people.records
@@ -82,25 +82,8 @@ class PersonCrops:
             if (record.keypoints[person, :, 2] > 0).sum() >= 2
         ]
         self.own_box = box == "annotated"
-        cache = PictureCache(cache_bytes)
-        self._readable = Readable(
-            lambda i: cache.read(self.index[i][0].path), len(self.index), name=people.name,
-            file=lambda i: self.index[i][0].path.name,
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def broken(self) -> Counter:
-        """How often each unreadable file was met."""
-        return self._readable.broken
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the order of the examples in an epoch; unshuffled without augmentation."""
-        if self.augmentation is None:
-            return np.arange(len(self))
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        files = cached(lambda i: self.index[i][0].path, cache_bytes)
+        super().__init__(people.name, len(self.index), files, seed=seed, varied=augmentation is not None)
 
     def crop(self, index: int, epoch: int = 0) -> Crop:
         """Load one example.
@@ -116,7 +99,7 @@ class PersonCrops:
         keypoints = record.keypoints[person]
         labelled = keypoints[:, 2] > 0
         width, height = self.input_wh
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = self.rng(epoch, index)
         whole = True
         if self.augmentation is not None and self.augmentation.part:
             chosen = random_part(rng, labelled, self.people.skeleton, self.augmentation.part)

@@ -148,6 +148,72 @@ class Readable:
         raise ImageError(f"{self._name}: none of its {self._count} pictures can be read")
 
 
+@dataclass(frozen=True)
+class Source:
+    """Pictures by index.
+
+    Attributes:
+        load: Function from an index to RGB uint8; raises `ImageError`.
+        file: Function from an index to a file name.
+    """
+
+    load: Callable[[int], np.ndarray]
+    file: Callable[[int], str]
+
+
+class ExampleSet:
+    """What all sets of training and validation examples have in common.
+
+    A subclass adds `crop(index, epoch)`, which takes its random numbers from (seed, epoch, index) alone.
+
+    Args:
+        name: Of the set, for messages.
+        pictures: Number of pictures.
+        source: Where they come from.
+        seed: Seed of every random number.
+        varied: Whether examples vary from epoch to epoch, and come in another order.
+        length: Number of examples where it is not that of the pictures.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pictures: int,
+        source: Source,
+        *,
+        seed: int,
+        varied: bool,
+        length: int | None = None,
+    ):
+        self.seed, self.varied = seed, varied
+        self._length = length or pictures
+        self._readable = Readable(source.load, pictures, name=name, file=source.file)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def broken(self) -> Counter:
+        """How often each unreadable file was met."""
+        return self._readable.broken
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the order of the examples in an epoch: as they are, or shuffled where they vary."""
+        if not self.varied:
+            return np.arange(len(self))
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+
+    def rng(self, epoch: int, index: int) -> np.random.Generator:
+        """Return the random numbers of one example."""
+        return np.random.default_rng((self.seed, epoch if self.varied else 0, index))
+
+
+def cached(path_of: Callable[[int], Path], cache_bytes: int) -> Source:
+    """Return the source of pictures that are files, kept in memory while there is room."""
+    cache = PictureCache(cache_bytes)
+    return Source(lambda i: cache.read(path_of(i)), lambda i: path_of(i).name)
+
+
 @dataclass
 class KeypointSet:
     """The labelled pictures of one split of one data set.

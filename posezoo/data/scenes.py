@@ -6,14 +6,13 @@ are pasted (`posezoo.data.canvases`).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout
-from posezoo.data.sample import KeypointSet, PictureCache, Readable
+from posezoo.data.sample import ExampleSet, KeypointSet, cached
 from posezoo.geometry import apply, box_to_crop, crop_matrix, whole_picture
 from posezoo.inference.images import crop
 
@@ -44,7 +43,7 @@ class Scene:
         return self.ignore if self.unlabelled is None else self.ignore[..., None] | self.unlabelled
 
 
-class Pictures:
+class Pictures(ExampleSet):
     """Pictures whose people are labelled, varied as in EfficientHRNet, section 4.2.
 
     Args:
@@ -66,26 +65,9 @@ class Pictures:
         cache_bytes: int = 2 << 30,
     ):
         self.people, self.input_wh = people, (int(input_wh[0]), int(input_wh[1]))
-        self.augmentation, self.seed = augmentation, seed
-        cache = PictureCache(cache_bytes)
-        self._readable = Readable(
-            lambda i: cache.read(people.records[i].path), len(people), name=people.name,
-            file=lambda i: people.records[i].path.name,
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.people)
-
-    @property
-    def broken(self) -> Counter:
-        """How often each unreadable file was met."""
-        return self._readable.broken
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the order of the examples in an epoch; unshuffled without augmentation."""
-        if self.augmentation is None:
-            return np.arange(len(self))
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        self.augmentation = augmentation
+        files = cached(lambda i: people.records[i].path, cache_bytes)
+        super().__init__(people.name, len(people), files, seed=seed, varied=augmentation is not None)
 
     def crop(self, index: int, epoch: int = 0) -> Scene:
         """Load one example.
@@ -96,7 +78,7 @@ class Pictures:
         found, image = self._readable(index)
         record = self.people.records[found]
         height, width = image.shape[:2]
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = self.rng(epoch, index)
         aspect, flip = self.input_wh[0] / self.input_wh[1], False
         if self.augmentation is None:
             centre, size = box_to_crop(whole_picture(width, height), aspect=aspect)

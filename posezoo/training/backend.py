@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import keras
 
 from posezoo.data.pipeline import Encode, Examples, keras_dataset, tf_dataset
 from posezoo.errors import UserError
+from posezoo.training.config import parse
+from posezoo.training.run import Run
 
 
 class BackendError(UserError, RuntimeError):
@@ -68,6 +71,29 @@ def dataset(examples: Examples, encode: Encode, batch: int, *, epochs: range, wo
     if keras.backend.backend() == "tensorflow":
         return tf_dataset(examples, encode, batch, epochs=epochs, workers=workers)
     return keras_dataset(examples, encode, batch, epoch=epochs.start, workers=workers)
+
+
+def run_recipe(config_class, train: Callable, argv=None, *, description: str, shrink: Callable, score: str) -> Run:
+    """What a recipe's `main` does: settings, seed, threads, a run that resumes, devices, training.
+
+    Args:
+        config_class: A dataclass that derives from `RunConfig`, with `out`.
+        train: Function of (settings, run).
+        argv: Command line; the process's own by default.
+        description: Text of `--help`.
+        shrink: Function from settings to those of a `--smoke` run.
+        score: What the run's best score is, for the last line.
+    """
+    cfg = parse(config_class, argv, description=description)
+    if cfg.smoke:
+        cfg = shrink(cfg)
+    keras.utils.set_random_seed(cfg.seed)
+    set_threads(cfg.threads)
+    run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
+    with mirrored_strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
+        train(cfg, run)
+    print(f"best validation {score} {run.best:.4f}, weights in {run.best_weights}")
+    return run
 
 
 def cosine(peak: float, *, first: int, last: int, warm_up: int) -> Callable[[int], float]:

@@ -16,6 +16,20 @@ def option(default, help: str):
     return dataclasses.field(default=default, metadata={"help": help})
 
 
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Settings that every recipe has. A recipe's own dataclass derives from it."""
+
+    resume: bool = option(True, "go on with the run in --out if there is one")
+    smoke: bool = option(False, "two steps on generated pictures, to see that everything runs")
+    seed: int = option(1, "seed of every random number")
+    workers: int = option(2, "loader threads")
+    threads: int = option(0, "compute threads; 0 leaves the framework's choice")
+    precision: str = option("float32", "float32, bfloat16 or float16 (mixed: variables stay float32)")
+    devices: int = option(1, "devices to mirror the network on (TensorFlow); CPUs are divided if there is no GPU")
+    tensorboard: bool = option(False, "write TensorBoard logs into the run's folder")
+
+
 def parse(config_class, argv: Sequence[str] | None = None, *, description: str = ""):
     """Fill a dataclass from command-line flags; unknown flags are errors.
 
