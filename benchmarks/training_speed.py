@@ -287,6 +287,8 @@ def main(argv=None) -> dict | None:
     settings = {key: getattr(arguments, key) for key in ("dataset", "batch", "steps", "turns", "threads", "workers")}
     settings["pipeline_steps"] = 4 * arguments.steps * arguments.workers
     told = f"--batch {arguments.batch} --steps {arguments.steps} --turns {arguments.turns}"
+    told += f" --threads {arguments.threads}" if arguments.threads else ""
+    told += f" --data {arguments.data.name}" if arguments.data else ""
     record = {
         "command": f"python benchmarks/training_speed.py {told} --models {' '.join(arguments.models)}",
         "data": arguments.data.name if arguments.data else "stick figures",
