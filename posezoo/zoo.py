@@ -134,6 +134,11 @@ def load(
     elif runtime == "auto":
         runtime = "keras" if "keras" in card.runtimes and _keras_works() else "tflite"
     if own is None and runtime not in card.runtimes:
+        if runtime in FILE_RUNTIMES.values() and card.runtimes:
+            raise WeightsError(
+                f"no {runtime} file is released for '{name}' (released: {', '.join(card.runtimes)}); "
+                f"give one of your own with weights=FILE"
+            )
         raise WeightsError(f"'{name}' has no released weights for runtime '{runtime}'; make them with: {card.recipe}")
     runner: Runner
     if runtime == "tflite":

@@ -211,7 +211,9 @@ def test_drawing_survives_points_far_outside():
 def test_load_tells_what_is_wrong(tmp_path):
     with pytest.raises(KeyError, match="did you mean"):
         posezoo.load("mobilenet_split_225")
-    with pytest.raises(ValueError, match="unknown runtime 'onnx'"):
+    with pytest.raises(ValueError, match="unknown runtime 'caffe'"):
+        posezoo.load("mobilenet_split_224", runtime="caffe")
+    with pytest.raises(WeightsError, match="no onnx file is released for 'mobilenet_split_224'"):
         posezoo.load("mobilenet_split_224", runtime="onnx")
     with pytest.raises(WeightsError, match="make them with: python recipes/train_mobilenet_split.py"):
         posezoo.load("mobilenet_split_035_160")
