@@ -158,10 +158,30 @@ FLIC11 = Skeleton(
     (("nose", "left_eye"), ("nose", "right_eye"), *_ARMS_AND_LEGS[:8]),
 )  # fmt: skip
 
+#: Depth pose machines, 17 (Martínez-González et al., idiap): limbs run from parent to child, in the order in which
+#: part affinity fields are stacked and people are put together.
+DEPTH17 = Skeleton(
+    "depth17",
+    (
+        "neck", "head", "head_top", "left_hip", "left_knee", "left_ankle", "left_shoulder", "left_elbow", "left_wrist",
+        "right_hip", "right_knee", "right_ankle", "right_shoulder", "right_elbow", "right_wrist",
+        "left_eye", "right_eye",
+    ),
+    (
+        ("neck", "head"), ("head", "head_top"),
+        ("neck", "left_hip"), ("left_hip", "left_knee"), ("left_knee", "left_ankle"),
+        ("neck", "left_shoulder"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+        ("neck", "right_hip"), ("right_hip", "right_knee"), ("right_knee", "right_ankle"),
+        ("neck", "right_shoulder"), ("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist"),
+        ("head", "left_eye"), ("head", "right_eye"),
+    ),
+    torso=("neck", "right_hip"),
+)  # fmt: skip
+
 #: Of networks that give no keypoints: image classifiers.
 NONE = Skeleton("none", ())
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, LSP14, FLIC11, NONE)}
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, LSP14, FLIC11, DEPTH17, NONE)}
 
 
 def get_skeleton(skeleton: Skeleton | str) -> Skeleton:

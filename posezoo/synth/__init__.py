@@ -1,0 +1,1 @@
+"""Synthetic people and hands: skinned bodies, poses, scenes, depth and colour images with exact labels."""
