@@ -399,7 +399,7 @@ def test_coco_pictures_that_are_missing_or_impossible(tmp_path, caplog):
         (b"<html></html>", "damaged or no JSON"),
         (b"[1, 2]", "no list 'images'"),
         (b'{"images": []}', "no list 'annotations'"),
-        (gzip.compress(b'{"images": [], "annotations": []}')[:-12], "damaged or no JSON"),
+        (gzip.compress(b'{"images": [], "annotations": []}', mtime=0)[:-12], "damaged or no JSON"),
         (b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog", "keypoints": ["tail"]}, '
          b'{"id": 2, "name": "cat", "keypoints": ["tail"]}]}', "no category 'person'.*dog, cat"),
     ],
