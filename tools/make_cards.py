@@ -19,6 +19,13 @@ from posezoo.cards.card import FOLDER
 from posezoo.weights import PACKAGED, sha256
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+QAT = {"precision": "int8-qat", "value": None}
+#: Key of a row of `benchmarks/multi_person.py`, data set, protocol's key there, and the metric's name.
+MULTI_PERSON = (
+    ("lspet_pck", "lspet", "lspet", "PCK@0.2 of the best-scoring person, 12 limb joints"),
+    ("canvases_ap", "lspet canvases", "canvases", "OKS-AP, 12 limb joints"),
+    ("coco_mini_ap", "coco_mini", "coco_mini", "COCO AP"),
+)
 
 
 def refreshed(card: dict) -> dict:
@@ -34,38 +41,62 @@ def refreshed(card: dict) -> dict:
         for precision, entry in (card.get("weights") or {}).items()
     }
     if card["weights"]:
-        card["accuracy"], card["latency"] = measured_accuracy(card["name"]), measured_latency(card["name"])
+        name = card["name"]
+        card["accuracy"] = [*single_person_accuracy(name), *multi_person_accuracy(name)]
+        card["latency"] = measured_latency(name, "efficienthrnet_speed") or measured_latency(name, "latency")
     return card
 
 
-def measured_accuracy(name: str) -> list[dict]:
+def results_of(benchmark: str) -> dict:
+    """Return what a benchmark wrote; no rows where it never ran."""
+    path = RESULTS / f"{benchmark}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def single_person_accuracy(name: str) -> list[dict]:
     """Return the card's accuracy rows from `benchmarks/accuracy.py`, and a row for what is not measured yet."""
-    results = json.loads((RESULTS / "accuracy.json").read_text())
+    results = results_of("accuracy")
     rows = [
         {
             **{k: row[k] for k in ("precision", "dataset", "metric", "value", "people", "flip")},
             "protocol": "ground-truth box x 1.35, " + ("in-domain" if row["dataset"] == "lspet" else "not trained on"),
             "command": results["command"],
         }
-        for row in results["rows"]
+        for row in results.get("rows", ())
         if row["model"] == name
     ]
-    unknown = {"precision": "int8-qat", "dataset": "lspet", "metric": rows[0]["metric"], "value": None} if rows else {}
-    return [*rows, unknown] if rows else []
+    return [*rows, {**QAT, "dataset": "lspet", "metric": rows[0]["metric"]}] if rows else []
 
 
-def measured_latency(name: str) -> list[dict]:
-    """Return the card's latency row from `benchmarks/latency.py`."""
-    results = json.loads((RESULTS / "latency.json").read_text())
-    where = results["environment"]
+def multi_person_accuracy(name: str) -> list[dict]:
+    """Return the card's accuracy rows from `benchmarks/multi_person.py`, and a row for what is not measured yet."""
+    results = results_of("multi_person")
+    rows = [
+        {
+            "precision": row["precision"], "dataset": dataset, "metric": metric, "value": row[key],
+            "flip": row["flip"], "protocol": results["protocol"][protocol], "command": results["command"],
+        }
+        for row in results.get("rows", ())
+        if row["model"] == name
+        for key, dataset, protocol, metric in MULTI_PERSON
+        if key in row
+    ]  # fmt: skip
+    return [*rows, {**QAT, "dataset": "lspet", "metric": rows[0]["metric"]}] if rows else []
+
+
+def measured_latency(name: str, benchmark: str) -> list[dict]:
+    """Return the card's latency rows from `benchmarks/latency.py` or the family's own benchmark."""
+    results = results_of(benchmark)
+    where = results.get("environment")
     return [
         {
-            "precision": "int8", "device": where["cpu"], "runtime": f"LiteRT {where['versions']['ai-edge-litert']}",
+            "precision": row["precision"], "device": where["cpu"],
+            "runtime": f"LiteRT {where['versions']['ai-edge-litert']}",
             "threads": results["threads"], "network_ms": round(row["network_ms"], 2),
             "decode_ms": round(row["decode_ms"], 2), "date": where["date"], "command": results["command"],
             "relative": f"{row['ratio']:.2f}x MoveNet Lightning int8" if row["ratio"] else "",
         }
-        for row in results["rows"] if row["model"] == name
+        for row in results.get("rows", results.get("latency", ())) if row["model"] == name
     ]  # fmt: skip
 
 
