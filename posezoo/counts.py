@@ -42,7 +42,7 @@ def layer_macs(layer) -> int:
     kind = type(layer).__name__
     if kind == "Dense":
         return math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
-    if kind in ("Conv2D", "DepthwiseConv2D"):
+    if kind in ("Conv2D", "GroupedConv2D", "DepthwiseConv2D"):
         return math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
     if kind == "Conv2DTranspose":
         return math.prod(layer.input.shape[1:3]) * math.prod(layer.kernel.shape)

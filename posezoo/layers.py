@@ -44,7 +44,17 @@ class ConvStyle:
         return L.BatchNormalization(epsilon=self.epsilon, momentum=self.momentum, name=name)(x)
 
     def conv_bn(
-        self, x, filters: int, kernel_size: int = 3, *, name: str, stride: int = 1, bias: bool = False, act: bool = True
+        self,
+        x,
+        filters: int,
+        kernel_size: int = 3,
+        *,
+        name: str,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        act: bool = True,
     ):
         """Convolution, batch norm, activation: layers `name`, `name_bn`, `name_act`.
 
@@ -54,6 +64,8 @@ class ConvStyle:
             kernel_size: Side of the kernel.
             name: Name of the convolution.
             stride: Its stride.
+            dilation: Its dilation.
+            groups: Its groups.
             bias: Whether the convolution has a bias.
             act: Whether an activation follows.
         """
@@ -61,8 +73,14 @@ class ConvStyle:
         if stride > 1 and self.symmetric and kernel_size > 1:
             x = L.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
             padding = "valid"
-        x = L.Conv2D(filters, kernel_size, strides=stride, padding=padding, use_bias=bias, name=name)(x)
-        x = self.batch_norm(x, name=f"{name}_bn")
+        if groups > 1 or dilation > 1:
+            conv = GroupedConv2D(
+                filters, kernel_size, strides=stride, padding=padding, dilation_rate=dilation, groups=groups,
+                use_bias=bias, name=name,
+            )  # fmt: skip
+        else:
+            conv = L.Conv2D(filters, kernel_size, strides=stride, padding=padding, use_bias=bias, name=name)
+        x = self.batch_norm(conv(x), name=f"{name}_bn")
         return activation(x, self.act, name=f"{name}_act") if act else x
 
 
@@ -81,6 +99,26 @@ def divisible(channels: float, *, by: int = 8) -> int:
     """
     rounded = max(by, int(channels + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * channels else rounded
+
+
+@keras.saving.register_keras_serializable(package="posezoo")
+class GroupedConv2D(L.Conv2D):
+    """Keras's convolution, with groups and dilation that stay one fast operation on TensorFlow.
+
+    There, Keras sends a grouped convolution through a compiled function (some hundred times slower to train on
+    processors, and refused by tf2onnx) and writes a dilated one as space-to-batch, which TF-TRT cannot take.
+    On other backends this is Keras's own layer.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        if keras.backend.backend() != "tensorflow":
+            return super().convolution_op(inputs, kernel)
+        import tensorflow as tf
+
+        return tf.nn.conv2d(
+            inputs, kernel, strides=list(self.strides), padding=self.padding.upper(),
+            dilations=list(self.dilation_rate),
+        )  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(package="posezoo")

@@ -178,10 +178,41 @@ DEPTH17 = Skeleton(
     torso=("neck", "right_hip"),
 )  # fmt: skip
 
+_FINGERS = ("thumb", "index", "middle", "ring", "pinky")
+#: Keypoints of one hand that `hand25d` finds, and those that only help it learn. The paper gives their numbers,
+#: 8 and 9, and not their names.
+HAND_PRIMARY = (*(f"{finger}_tip" for finger in _FINGERS), "index_mcp", "thumb_mcp", "wrist")
+HAND_AUXILIARY = (
+    "thumb_ip", "index_pip", "index_dip", "middle_mcp", "middle_pip", "ring_mcp", "ring_pip", "pinky_mcp", "pinky_pip",
+)  # fmt: skip
+
+
+def _two_hands(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{side}_{name}" for side in ("left", "right") for name in names)
+
+
+#: Two hands of 8 keypoints (2.5D hand network).
+HAND16 = Skeleton(
+    "hand16",
+    _two_hands(HAND_PRIMARY),
+    tuple(
+        (f"{side}_{a}", f"{side}_{b}")
+        for side in ("left", "right")
+        for a, b in (
+            ("wrist", "thumb_mcp"), ("thumb_mcp", "thumb_tip"), ("wrist", "index_mcp"), ("index_mcp", "index_tip"),
+            ("wrist", "middle_tip"), ("wrist", "ring_tip"), ("wrist", "pinky_tip"),
+        )
+    ),
+    torso=("left_wrist", "left_middle_tip"),
+)  # fmt: skip
+
+#: Two hands of 17 keypoints: all that are labelled for the 2.5D hand network.
+HAND34 = Skeleton("hand34", _two_hands(HAND_PRIMARY + HAND_AUXILIARY), torso=("left_wrist", "left_middle_tip"))
+
 #: Of networks that give no keypoints: image classifiers.
 NONE = Skeleton("none", ())
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, LSP14, FLIC11, DEPTH17, NONE)}
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO17, LSP14, FLIC11, DEPTH17, HAND16, HAND34, NONE)}
 
 
 def get_skeleton(skeleton: Skeleton | str) -> Skeleton:

@@ -14,6 +14,7 @@ pytest.importorskip("keras")
 COMPARE = """
 import keras, numpy as np
 from posezoo.models.efficienthrnet import efficienthrnet
+from posezoo.models.hand import Heads, hand25d
 from posezoo.models.hourglass import hourglass
 from posezoo.models.mobilenet_split import mobilenet_split
 from posezoo.training.native_torch import NativeTorch
@@ -22,7 +23,7 @@ keras.utils.set_random_seed(1)
 rng = np.random.default_rng(0)
 for network in (
     mobilenet_split(width=0.35, input_px=64), efficienthrnet(-4, input_px=64),
-    efficienthrnet(-4, input_px=64, lite=True), hourglass(input_px=64, stacks=1),
+    efficienthrnet(-4, input_px=64, lite=True), hourglass(input_px=64, stacks=1), hand25d(input_px=(64, 96), heads=Heads()),
 ):
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -43,4 +44,4 @@ def test_native_outputs_are_keras_outputs():
     environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", COMPARE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("\n") == 8
+    assert done.stdout.count("\n") == 17

@@ -127,6 +127,9 @@ def _pool(layer, x, training):
 def _max_pool(layer, x, training):
     import torch.nn.functional as F
 
+    if layer.padding == "same":
+        sides = [same_padding(n, k, s) for n, k, s in zip(x.shape[2:], layer.pool_size, layer.strides, strict=True)]
+        x = F.pad(x, (*sides[1], *sides[0]), value=float("-inf"))
     return F.max_pool2d(x, layer.pool_size, layer.strides)
 
 
@@ -150,6 +153,7 @@ def _dense(layer, x, training):
 #: Layer class -> function of (layer, input in NCHW, training).
 NATIVE = {
     "Conv2D": _conv2d,
+    "GroupedConv2D": _conv2d,
     "DepthwiseConv2D": _depthwise,
     "BatchNormalization": _batch_norm,
     "ReLU": _relu,
