@@ -23,7 +23,8 @@ keras.utils.set_random_seed(1)
 rng = np.random.default_rng(0)
 for network in (
     mobilenet_split(width=0.35, input_px=64), efficienthrnet(-4, input_px=64),
-    efficienthrnet(-4, input_px=64, lite=True), hourglass(input_px=64, stacks=1), hand25d(input_px=(64, 96), heads=Heads()),
+    efficienthrnet(-4, input_px=64, lite=True), hourglass(input_px=64, stacks=1),
+    hand25d(input_px=(64, 96), heads=Heads()),
 ):
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
