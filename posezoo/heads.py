@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from keras import layers as L
 
-from posezoo.layers import ConvStyle, SplitConv2D, activation, basic_block
+from posezoo.layers import ConvStyle, SplitConv2D, activation, add, basic_block
 
 
 def split_heatmaps(x, streams: Sequence[int], *, kernel_size: int = 3) -> dict:
@@ -68,7 +68,7 @@ def associative_embedding(x, num_keypoints: int, style: ConvStyle, *, join: str 
         y = up(L.Concatenate(name="head_concat")([x, low, tags]), "head_up")
     elif join == "sum":
         parts = [up(x, "head_up_features"), up(low, "head_up_heatmaps"), up(tags, "head_up_tags")]
-        y = L.Add(name="head_up")(parts)
+        y = add(parts, name="head_up")
     else:
         raise ValueError(f"join must be 'concat' or 'sum', got {join!r}")
     y = activation(style.batch_norm(y, name="head_up_bn"), style.act, name="head_up_act")

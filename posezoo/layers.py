@@ -84,6 +84,17 @@ class ConvStyle:
         return activation(x, self.act, name=f"{name}_act") if act else x
 
 
+def add(parts: Sequence, *, name: str):
+    """Add two or more tensors, two at a time, as every runtime does: so that quantisers see each sum.
+
+    The last sum is layer `name`, those before it are `name_sum1`, `name_sum2`…
+    """
+    x = parts[0]
+    for i, part in enumerate(parts[1:], start=1):
+        x = L.Add(name=name if i == len(parts) - 1 else f"{name}_sum{i}")([x, part])
+    return x
+
+
 def basic_block(x, style: ConvStyle, *, name: str):
     """Two 3x3 convolutions and the identity (He et al. 2016, arXiv:1512.03385)."""
     filters = x.shape[-1]

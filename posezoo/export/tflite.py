@@ -31,7 +31,12 @@ SIGNATURE = "serving_default"
 
 
 def to_tflite(
-    network: keras.Model, spec: InputSpec, calibration: Iterable[np.ndarray] | None = None, *, io: str = "int8"
+    network: keras.Model,
+    spec: InputSpec,
+    calibration: Iterable[np.ndarray] | None = None,
+    *,
+    io: str = "int8",
+    trained_ranges: bool = False,
 ) -> bytes:
     """Convert a network, batch 1, through a frozen function.
 
@@ -42,6 +47,8 @@ def to_tflite(
             through the card's own preprocessing. None converts to float32.
         io: Type of input and outputs of the int8 file: `int8`, or `uint8` / `float32` for runtimes that
             do not take int8, such as LiteRT in a browser. The interior stays int8.
+        trained_ranges: The network is a quantisation-aware twin (`posezoo.compression.qat`), which knows its ranges:
+            converts to int8 without calibration.
 
     Returns:
         The file's content, with a signature that names the outputs.
@@ -69,9 +76,10 @@ def to_tflite(
         pictures = list(calibration)
         if not pictures:
             raise ValueError("calibration holds no picture; give at least one, better a hundred")
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([normalise(p[None], spec)] for p in pictures)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if calibration is not None or trained_ranges:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         kind = getattr(tf, io)
         converter.inference_input_type = converter.inference_output_type = kind
     return add_signature(converter.convert(), spec.name, names)

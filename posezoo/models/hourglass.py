@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers as L
 
-from posezoo.layers import ConvStyle, activation
+from posezoo.layers import ConvStyle, activation, add
 from posezoo.models.hrnet import _input, batch_norm_after
 from posezoo.skeletons import COCO17, Skeleton
 
@@ -100,7 +100,7 @@ def hourglass(
         if not last:
             back = L.Conv2D(STACK_INPUT, 1, name=f"stack{stack}_from_heatmaps")(outputs[output])
             features = L.Conv2D(STACK_INPUT, 1, name=f"stack{stack}_from_features")(y)
-            x = L.Add(name=f"stack{stack}_add")([x, back, features])
+            x = add([x, back, features], name=f"stack{stack}_add")
     return keras.Model(image, outputs, name=name)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers as L
 
-from posezoo.layers import ConvStyle, activation, basic_block
+from posezoo.layers import ConvStyle, activation, add, basic_block
 from posezoo.skeletons import COCO17, Skeleton
 
 #: Modules of stages 2, 3, 4.
@@ -74,7 +74,7 @@ def high_resolution_module(
             _to_branch(x, source, target, widths, style, upsample=upsample, name=f"{name}_fuse{target}_{source}")
             for source, x in enumerate(run)
         ]
-        total = L.Add(name=f"{name}_fuse{target}")(parts)
+        total = add(parts, name=f"{name}_fuse{target}")
         fused.append(activation(total, style.act, name=f"{name}_fuse{target}_act"))
     return fused
 
