@@ -44,7 +44,9 @@ def keras2():
 
     ours, theirs = (".".join(v.split(".")[:2]) for v in (tf.__version__, tf_keras.__version__))
     if ours != theirs:
-        raise BridgeError(f"tf_keras {theirs} does not fit TensorFlow {ours}; install it with: pip install tf_keras~={ours}.0")
+        raise BridgeError(
+            f"tf_keras {theirs} does not fit TensorFlow {ours}; install it with: pip install tf_keras~={ours}.0"
+        )
     return tf_keras
 
 
@@ -100,7 +102,8 @@ def _config(layer, kind) -> dict:
     return {
         key: value
         for key, value in layer.get_config().items()
-        if key in (taken | {"name", "trainable"}) - left_out and not key.endswith(("_initializer", "_regularizer", "_constraint"))
+        if key in (taken | {"name", "trainable"}) - left_out
+        and not key.endswith(("_initializer", "_regularizer", "_constraint"))
     }
 
 

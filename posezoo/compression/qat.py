@@ -29,7 +29,9 @@ PASSING = ("ZeroPadding2D", "MaxPooling2D", "Flatten", "Reshape", "Dropout")
 #: Layers that become part of the operator before them.
 FUSED = {
     "BatchNormalization": ("Conv2D", "GroupedConv2D", "SplitConv2D", "DepthwiseConv2D", "Dense"),
-    "ReLU": ("Conv2D", "GroupedConv2D", "SplitConv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "Add", "Multiply"),
+    "ReLU": (
+        "Conv2D", "GroupedConv2D", "SplitConv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "Add", "Multiply",
+    ),
 }  # fmt: skip
 
 
