@@ -67,7 +67,7 @@ def find_people(
         pixels = crop(image, fit(wh, size), size)[None]
         outputs = _first(runner(pixels))
         mirrored = _first(runner(np.ascontiguousarray(pixels[:, :, ::-1]))) if flip else None
-        passes.append((at_size, at_size.merge(outputs, mirrored, skeleton.flip_indices)))
+        passes.append((at_size, at_size.merge(outputs, mirrored, skeleton)))
     at_size, maps = passes[reference]
     if len(passes) > 1:
         maps = at_size.merge_scales([maps for _, maps in passes], reference)
