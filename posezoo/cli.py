@@ -43,7 +43,7 @@ class CommandError(Exception):
 
 def predict(arguments: argparse.Namespace) -> int:
     """Poses of the people in pictures."""
-    from posezoo.inference.images import ImageError, read_image
+    from posezoo.inference.images import ImageError
 
     pictures = find_pictures(arguments.pictures)
     boxes = read_boxes(arguments.boxes) if arguments.boxes else {}
@@ -55,10 +55,10 @@ def predict(arguments: argparse.Namespace) -> int:
     results, failed = [], 0
     for number, path in enumerate(track(pictures, "predicting"), start=1):
         try:
-            image = read_image(path)
+            image = model.read(path)
             people = model(image, boxes=boxes.get(path.name), flip=arguments.flip)
             target = out / path.absolute().relative_to(base).parent / annotated_name(path)
-            write_annotated(target, image, people, threshold)
+            write_annotated(target, model.picture(image), people, threshold)
         except (ImageError, ValueError, OSError) as error:
             failed += 1
             print(f"posezoo: {error}", file=sys.stderr)
@@ -392,7 +392,8 @@ def export_command(arguments: argparse.Namespace) -> int:
         pictures = person_crops(crops, limit=arguments.pictures)
     else:
         found = find_pictures([arguments.calibration])
-        pictures = whole_pictures(found, model.card.input.wh, limit=arguments.pictures)
+        depth = model.card.input.depth
+        pictures = whole_pictures(found, model.card.input.wh, limit=arguments.pictures, depth=depth)
     int8 = arguments.precision == "int8"
     try:
         sidecar = export_tflite(
@@ -518,13 +519,15 @@ def _parser() -> argparse.ArgumentParser:
         keypoint-result format: image_id (the file's number where its name is one), keypoints as x, y, score for each
         keypoint in picture pixels, score, bbox, and file_name.
 
-        Bottom-up networks (efficienthrnet) find everybody. The others look at one person: give the people's boxes
-        with --boxes; without, the whole picture is taken as one person.
+        Networks that look at depth (pose machines) take 16-bit PNGs in millimetres; their poses are drawn on the
+        coloured depth. Bottom-up networks (efficienthrnet, pose machines) find everybody. The others look at one
+        person: give the people's boxes with --boxes; without, the whole picture is taken as one person.
 
         examples:
           posezoo predict photo.jpg
           posezoo predict holiday/ -o holiday_poses
           posezoo predict "frames/*.png" --boxes boxes.json --runtime keras
+          posezoo predict depth.png --model mpm_4s
     """)  # fmt: skip
     sub.add_argument("pictures", nargs="+", metavar="PHOTO|FOLDER|GLOB", help="pictures, folders of them, or patterns")
     model_argument(sub)

@@ -1,7 +1,8 @@
 """PyTorch checkpoints into Keras networks, without running the code that a pickle may hold.
 
 A family file maps its layers to modules of the public PyTorch code in `torch_modules(network)`; this
-module reads checkpoints, turns tensors into Keras's layout and refuses what does not fit.
+module reads checkpoints, turns tensors into Keras's layout and refuses what does not fit. Tensors that the
+public code never uses are `TORCH_UNUSED` there, those that it stores under two names `TORCH_ALIASES`.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ def load_torch(network: keras.Model, state: Mapping[str, np.ndarray], *, family:
         raise CheckpointError(f"family '{family}' has no public PyTorch code to import from")
     modules = module.torch_modules(network)
     unused = [re.compile(pattern) for pattern in getattr(module, "TORCH_UNUSED", ())]
+    aliases = [(re.compile(pattern), other) for pattern, other in getattr(module, "TORCH_ALIASES", ())]
     state = _without_prefix(state, modules)
     missing, wrong, used = [], [], set()
     values: dict[keras.layers.Layer, list[np.ndarray]] = {}
@@ -130,7 +132,7 @@ def load_torch(network: keras.Model, state: Mapping[str, np.ndarray], *, family:
         names, axes = LAYOUTS[type(layer).__name__]
         values[layer] = []
         for weight, name in zip(layer.weights, names, strict=False):
-            key = f"{path}.{name}"
+            key = _stored(f"{path}.{name}", state, aliases)
             used.add(key)
             if key not in state:
                 missing.append(key)
@@ -153,6 +155,12 @@ def load_torch(network: keras.Model, state: Mapping[str, np.ndarray], *, family:
         raise CheckpointError(f"the checkpoint does not fit {network.name}: {told}")
     for layer, arrays in values.items():
         layer.set_weights(arrays)
+
+
+def _stored(key: str, state: Mapping, aliases: list[tuple[re.Pattern, str]]) -> str:
+    """The name under which a tensor is stored: its own, or else that of the same tensor elsewhere."""
+    names = [key, *(m.expand(other) for pattern, other in aliases if (m := pattern.fullmatch(key)))]
+    return next((name for name in names if name in state), key)
 
 
 def _part(module, layer) -> tuple[str, slice, slice]:

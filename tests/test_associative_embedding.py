@@ -296,7 +296,7 @@ def test_the_mirrored_pass_agrees_with_itself():
     outputs = outputs_of(codec, apart(2, 3, 64, np.random.default_rng(0)))
     order = list(SMALL.flip_indices)
     mirrored = {k: v[:, ::-1][..., order] for k, v in outputs.items()}
-    plain, both = codec.merge(outputs), codec.merge(outputs, mirrored, SMALL.flip_indices)
+    plain, both = codec.merge(outputs), codec.merge(outputs, mirrored, SMALL)
     np.testing.assert_allclose(both.heatmaps, plain.heatmaps, atol=1e-6)
     assert both.tags.shape[0] == 2
     np.testing.assert_allclose(both.tags[0], both.tags[1], atol=1e-6)
@@ -335,8 +335,10 @@ def test_wrong_sizes_and_missing_outputs_are_named():
         codec.merge({**outputs, "tags": outputs["tags"][1:]})
     with pytest.raises(ValueError, match="as many channels in every output"):
         codec.merge({**outputs, "tags": outputs["tags"][..., 1:]})
-    with pytest.raises(ValueError, match="got 0 flip_indices for 3 keypoints"):
+    with pytest.raises(ValueError, match="skeleton of the 3 keypoints, got none"):
         codec.merge(outputs, outputs)
+    with pytest.raises(ValueError, match="got 'coco17' with 17"):
+        codec.merge(outputs, outputs, COCO17)
     del outputs["tags"]
     with pytest.raises(ValueError, match="no 'tags'"):
         codec.merge(outputs)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from posezoo.codecs import HeatmapCodec
+from posezoo.codecs.heatmap import UNLABELLED
 
 
 def as_int8(maps):
@@ -112,3 +113,17 @@ def test_mistakes_are_told():
         HeatmapCodec((64, 64), decoder="soft")
     with pytest.raises(ValueError, match="no multiple of the stride 4"):
         HeatmapCodec((64, 63))
+
+
+def test_background_is_what_no_keypoint_covers():
+    codec = HeatmapCodec((64, 64), background=True)
+    points, visible = np.array([[10.0, 20.0], [40.0, 30.0]]), np.array([2, 2])
+    maps = codec.encode(points, visible)
+    assert maps.shape == (16, 16, 3)
+    np.testing.assert_allclose(maps[..., 2], 1 - maps[..., :2].max(axis=-1))
+    np.testing.assert_allclose(maps[..., :2], HeatmapCodec((64, 64)).encode(points, visible))
+    keypoints, scores = codec.decode(maps)
+    assert scores.shape == (2,) and np.abs(keypoints - points).max() < 0.05
+    assert np.array_equal(codec.mirror(maps, (1, 0)), maps[:, ::-1][..., [1, 0, 2]])
+    targets = codec.targets(points, np.array([2, 0]))
+    assert (targets[..., 1:] == UNLABELLED).all() and np.array_equal(targets[..., 0], maps[..., 0])

@@ -35,10 +35,13 @@ class InputSpec:
 
     Attributes:
         shape: `(height, width, channels)`.
-        mean: Per channel, in pixel units 0-255.
+        mean: Per channel, in pixel units 0-255; of depth in metres.
         std: Per channel: the network sees `(pixel - mean) / std`.
         name: Name of the input tensor.
-        colour: Channel order.
+        colour: `RGB`, or `depth` for one channel in metres, 0 where the sensor measured nothing.
+
+    Raises:
+        CardError: Another colour, or numbers of channels that disagree.
     """
 
     shape: tuple[int, int, int]
@@ -46,6 +49,21 @@ class InputSpec:
     std: tuple[float, ...]
     name: str = "image"
     colour: str = "RGB"
+
+    def __post_init__(self) -> None:
+        if self.colour not in ("RGB", "depth"):
+            raise CardError(f"unknown input colour '{self.colour}'; expected RGB or depth")
+        channels = {len(self.mean), len(self.std), self.shape[2], *([1] if self.depth else [])}
+        if len(channels) > 1:
+            raise CardError(
+                f"{self.colour} input of shape {tuple(self.shape)} with {len(self.mean)} mean(s) and {len(self.std)} "
+                "std(s); expected one of each per channel, and one channel of depth"
+            )
+
+    @property
+    def depth(self) -> bool:
+        """Whether the network looks at depth."""
+        return self.colour == "depth"
 
     @property
     def wh(self) -> tuple[int, int]:

@@ -3,11 +3,13 @@
 from posezoo.codecs.associative_embedding import AssociativeEmbeddingCodec
 from posezoo.codecs.coordinate import CoordinateCodec
 from posezoo.codecs.heatmap import HeatmapCodec
+from posezoo.codecs.part_affinity import PartAffinityCodec
 
 CODECS = {
     "heatmap": HeatmapCodec,
     "coordinate": CoordinateCodec,
     "associative_embedding": AssociativeEmbeddingCodec,
+    "part_affinity": PartAffinityCodec,
 }
 
 
@@ -22,4 +24,4 @@ def make_codec(type: str, input_wh: tuple[int, int], **parameters):
     return CODECS[type](input_wh, **parameters)
 
 
-__all__ = ["CODECS", "AssociativeEmbeddingCodec", "CoordinateCodec", "HeatmapCodec", "make_codec"]
+__all__ = ["CODECS", "AssociativeEmbeddingCodec", "CoordinateCodec", "HeatmapCodec", "PartAffinityCodec", "make_codec"]

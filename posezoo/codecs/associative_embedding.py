@@ -204,29 +204,27 @@ class AssociativeEmbeddingCodec:
         self,
         outputs: dict[str, np.ndarray],
         mirrored: dict[str, np.ndarray] | None = None,
-        flip_indices: Sequence[int] = (),
+        skeleton: Skeleton | None = None,
     ) -> Maps:
         """Average the heatmaps of both sizes, and of the mirrored picture if there is one.
 
         Args:
             outputs: Of one picture, `(height, width, K)` each.
             mirrored: Outputs of the mirrored picture; its tags become a second tag.
-            flip_indices: Channel order of a mirrored picture, see `Skeleton`.
+            skeleton: Names left and right; needed with `mirrored`.
 
         Raises:
             ValueError: An output is missing, holds NaN or infinity, or has another size than the codec's; or
-                `flip_indices` are not one per channel.
+                the skeleton has another number of keypoints.
         """
         maps = self._one_pass(outputs)
         if mirrored is None:
             return maps
         other = self._one_pass(mirrored)
-        order = list(flip_indices)
-        if len(order) != len(maps.heatmaps):
-            raise ValueError(
-                f"got {len(order)} flip_indices for {len(maps.heatmaps)} keypoints; a mirrored pass needs the "
-                "skeleton's flip_indices"
-            )
+        if skeleton is None or skeleton.num_keypoints != len(maps.heatmaps):
+            got = "none" if skeleton is None else f"'{skeleton.name}' with {skeleton.num_keypoints}"
+            raise ValueError(f"a mirrored pass needs the skeleton of the {len(maps.heatmaps)} keypoints, got {got}")
+        order = list(skeleton.flip_indices)
         heatmaps = (maps.heatmaps + other.heatmaps[order, :, ::-1]) / 2
         return Maps(heatmaps, np.concatenate([maps.tags, other.tags[:, order, :, ::-1]]))
 

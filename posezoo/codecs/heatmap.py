@@ -32,6 +32,8 @@ class HeatmapCodec:
             (true pixel areas). With False, `u * stride`, as HRNet's and older code reads.
         truncate: Whether a Gaussian's centre is truncated to a whole map pixel, as in HigherHRNet.
         decode_shift: Added to decoded map coordinates; 0.5 undoes the mean error of `truncate`.
+        background: Whether the last map is 1 less the largest of the others, as pose machines' public code has it.
+            Encoding adds it, decoding leaves it out.
         blur_sigma: Smoothing of the map before the DARK fit, in map pixels. The fit to a true
             Gaussian is exact with any value; noise in trained or int8 maps is averaged out.
 
@@ -52,6 +54,7 @@ class HeatmapCodec:
     truncate: bool = False
     decode_shift: float = 0.0
     blur_sigma: float = 1.0
+    background: bool = False
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
@@ -86,7 +89,7 @@ class HeatmapCodec:
             visible: `(..., K)`; the map of a keypoint with 0 is empty.
 
         Returns:
-            float32 `(..., height, width, K)` with peaks of 1.
+            float32 `(..., height, width, K)` with peaks of 1; K + 1 maps with `background`.
         """
         centres = self.to_map(np.asarray(keypoints, np.float32))
         if self.truncate:
@@ -103,22 +106,30 @@ class HeatmapCodec:
         # Not a product: an unlabelled keypoint may be NaN.
         drawn = (inside & (np.asarray(visible) > 0))[..., None]
         across, down = np.where(drawn, across, 0), np.where(drawn, down, 0)
-        return np.einsum("...kh,...kw->...hwk", down, across).astype(np.float32)
+        maps = np.einsum("...kh,...kw->...hwk", down, across).astype(np.float32)
+        return np.concatenate([maps, 1 - maps.max(axis=-1, keepdims=True)], axis=-1) if self.background else maps
 
     def targets(self, keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
-        """As `encode`, but the map of a keypoint that is not labelled (visible 0) is `UNLABELLED`."""
+        """As `encode`, but the map of a keypoint that is not labelled (visible 0) is `UNLABELLED`.
+
+        So is then the background's.
+        """
         unlabelled = np.asarray(visible) == 0
-        return self.encode(keypoints, visible) + np.float32(UNLABELLED) * unlabelled[..., None, None, :]
+        if self.background:
+            unlabelled = np.concatenate([unlabelled, unlabelled.any(axis=-1, keepdims=True)], axis=-1)
+        maps = self.encode(keypoints, visible)
+        return np.where(unlabelled[..., None, None, :], np.float32(UNLABELLED), maps)
 
     def mirror(self, heatmaps: np.ndarray, flip_indices: Sequence[int]) -> np.ndarray:
         """Return the maps of a mirrored picture `(..., height, width, K)` as those of the picture itself."""
-        return heatmaps[..., ::-1, :][..., list(flip_indices)]
+        order = [*flip_indices, len(flip_indices)] if self.background else list(flip_indices)
+        return heatmaps[..., ::-1, :][..., order]
 
     def decode(self, heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find each map's keypoint.
 
         Args:
-            heatmaps: `(..., height, width, K)`.
+            heatmaps: `(..., height, width, K)`, one more with `background`.
 
         Returns:
             Keypoints `(..., K, 2)` in input pixels, float32, and scores `(..., K)`, the maps' values
@@ -130,6 +141,8 @@ class HeatmapCodec:
         width, height = self.map_wh
         if heatmaps.shape[-3:-1] != (height, width):
             raise ValueError(f"heatmaps are {heatmaps.shape[-3:-1]}, the codec expects {(height, width)}")
+        if self.background:
+            heatmaps = heatmaps[..., :-1]
         leading, num_keypoints = heatmaps.shape[:-3], heatmaps.shape[-1]
         flat = np.moveaxis(heatmaps, -1, -3).reshape(-1, height * width).astype(np.float32, copy=False)
         peak = flat.argmax(axis=1)

@@ -15,6 +15,7 @@ from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix
 from posezoo.data.sample import ExampleSet, KeypointSet, cached
 from posezoo.geometry import apply, box_to_crop, crop_matrix, whole_picture
 from posezoo.inference.images import crop
+from posezoo.skeletons import Skeleton
 
 
 @dataclass
@@ -121,8 +122,18 @@ def warped_mask(mask: np.ndarray, matrix: np.ndarray, input_wh: tuple[int, int])
     return warped > 127
 
 
-def scene_batch(scenes: list[Scene], codec, *, scale: Callable[[np.ndarray], np.ndarray]):
-    """Stack scenes into network inputs `(batch, height, width, 3)` and a dict of the codec's targets."""
-    targets = [codec.targets(s.keypoints, s.ignored) for s in scenes]
+def scene_batch(
+    scenes: list[Scene], codec, *, scale: Callable[[np.ndarray], np.ndarray], skeleton: Skeleton | None = None
+):  # fmt: skip
+    """Stack scenes into network inputs `(batch, height, width, channels)` and a dict of the codec's targets.
+
+    Args:
+        scenes: The pictures.
+        codec: Encodes their people.
+        scale: Brings pixels to the network's input.
+        skeleton: Where the codec's targets need the limbs (part affinity fields).
+    """
+    limbs = {"skeleton": skeleton} if skeleton else {}
+    targets = [codec.targets(s.keypoints, s.ignored, **limbs) for s in scenes]
     stacked = {name: np.stack([t[name] for t in targets]) for name in targets[0]}
     return scale(np.stack([s.image for s in scenes])), stacked

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from posezoo.codecs import AssociativeEmbeddingCodec
 from posezoo.data.pipeline import Examples, load_all
 from posezoo.data.sample import KeypointSet
 from posezoo.data.scenes import Scene
 from posezoo.evaluation.coco import CocoScores, Known, oks_ap
 from posezoo.evaluation.pck import LIMB_JOINTS, PCK, pck, torso_size
 from posezoo.evaluation.top_down import Runner, by_name
+from posezoo.inference.bottom_up import BottomUpCodec
 from posezoo.inference.images import ImageError, read_image
 from posezoo.inference.poses import Poses
 from posezoo.skeletons import Skeleton, joint_kind
@@ -26,7 +26,7 @@ def limb_joints(skeleton: Skeleton) -> list[str]:
 def find_in_scenes(
     run: Runner,
     scenes: Examples,
-    codec: AssociativeEmbeddingCodec,
+    codec: BottomUpCodec,
     skeleton: Skeleton,
     *,
     batch: int = 8,

@@ -43,7 +43,8 @@ def to_tflite(
     Args:
         network: Keras network on the TensorFlow backend, with a dict of outputs.
         spec: Size and scaling of its input.
-        calibration: RGB uint8 pictures `(height, width, 3)` of the kind the network will see; they pass
+        calibration: Pictures `(height, width, channels)` of the kind the network will see, RGB uint8 or depth in
+            metres; they pass
             through the card's own preprocessing. None converts to float32.
         io: Type of input and outputs of the int8 file: `int8`, or `uint8` / `float32` for runtimes that
             do not take int8, such as LiteRT in a browser. The interior stays int8.

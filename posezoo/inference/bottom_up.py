@@ -7,12 +7,12 @@ picture fitted into it instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from posezoo.codecs import AssociativeEmbeddingCodec
 from posezoo.geometry import apply, box_to_crop, crop_matrix, invert, whole_picture
 from posezoo.inference.images import crop
 from posezoo.inference.runners import Runner
@@ -22,26 +22,52 @@ from posezoo.skeletons import Skeleton
 MULTIPLE = 64
 
 
+class BottomUpCodec(Protocol):
+    """What `find_people` needs of a codec of `posezoo.codecs`; its maps are its own."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def input_wh(self) -> tuple[int, int]:
+        """Width and height of the network's input."""
+
+    def merge(
+        self,
+        outputs: dict[str, np.ndarray],
+        mirrored: dict[str, np.ndarray] | None = None,
+        skeleton: Skeleton | None = None,
+    ) -> Any:
+        """Return the maps of one picture, averaged with those of the mirrored one."""
+
+    def merge_scales(self, scales: Sequence[Any], reference: int, /) -> Any:
+        """Average the maps of several sizes."""
+
+    def decode(self, maps: Any, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return keypoints `(N, K, 2)` in input pixels, scores `(N, K)` and person scores `(N,)`."""
+
+
 def find_people(
     run: Runner,
-    codec: AssociativeEmbeddingCodec,
+    codec: BottomUpCodec,
     image: np.ndarray,
     skeleton: Skeleton,
     *,
     flip: bool = False,
     scales: Sequence[float] | None = None,
+    cut: Callable[[np.ndarray, np.ndarray, tuple[int, int]], np.ndarray] = crop,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run a bottom-up network on one picture.
 
     Args:
         run: The network; with `scales` on a runtime that takes any size (Keras).
         codec: Groups keypoints into people.
-        image: RGB uint8 `(height, width, 3)`.
+        image: RGB uint8 `(height, width, 3)`, or depth `(height, width)` with its `cut`.
         skeleton: The network's keypoints.
         flip: Whether the mirrored picture's outputs are merged in.
         scales: None fits the picture into the network's input. Otherwise its short side is brought to
             the network's own times each scale, as in the papers: `(1,)`, or `(0.5, 1, 1.5)` for the
             multi-scale test.
+        cut: Cuts a crop of the image by an affine map; `posezoo.inference.depth.crop_depth` for depth.
 
     Returns:
         Keypoints `(N, K, 2)` in picture pixels, scores `(N, K)` and person scores `(N,)`, best person
@@ -64,10 +90,10 @@ def find_people(
     for size in sizes:
         runner = run.at_size(size) if hasattr(run, "at_size") else run
         at_size = codec if size == codec.input_wh else replace(codec, input_wh=size)
-        pixels = crop(image, fit(wh, size), size)[None]
+        pixels = cut(image, fit(wh, size), size)[None]
         outputs = _first(runner(pixels))
         mirrored = _first(runner(np.ascontiguousarray(pixels[:, :, ::-1]))) if flip else None
-        passes.append((at_size, at_size.merge(outputs, mirrored, skeleton.flip_indices)))
+        passes.append((at_size, at_size.merge(outputs, mirrored, skeleton)))
     at_size, maps = passes[reference]
     if len(passes) > 1:
         maps = at_size.merge_scales([maps for _, maps in passes], reference)

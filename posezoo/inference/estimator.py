@@ -12,6 +12,7 @@ from posezoo.cards import Card
 from posezoo.codecs import make_codec
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix, invert, whole_picture
 from posezoo.inference.bottom_up import find_people
+from posezoo.inference.depth import as_depth, cleaned, coloured, crop_depth, depth_at, read_depth
 from posezoo.inference.images import as_rgb, crop, read_image
 from posezoo.inference.poses import Poses
 from posezoo.inference.runners import Runner
@@ -43,7 +44,7 @@ def run_crops(
     Args:
         run: The network on any runtime.
         codec: Decodes the output that it names.
-        images: RGB uint8 `(batch, height, width, 3)`.
+        images: `(batch, height, width, channels)`, see `posezoo.inference.runners`.
         skeleton: The network's keypoints.
         flip: Whether to average with the mirrored crops' outputs.
 
@@ -99,7 +100,8 @@ class PoseModel:
         Networks for one person look at boxes; bottom-up networks find everybody in the whole picture.
 
         Args:
-            image: Path of a picture, or an array as `posezoo.inference.images.as_rgb` takes.
+            image: Path of a picture, or an array as `posezoo.inference.images.as_rgb` takes. Of networks that
+                look at depth a 16-bit PNG, or an array as `posezoo.inference.depth.as_depth` takes.
             boxes: People to look at, `(N, 4)` as x, y, width, height in pixels. By default the
                 detector's boxes, or the whole picture where there is no detector.
                 Bottom-up networks take none.
@@ -109,18 +111,49 @@ class PoseModel:
 
         Returns:
             Poses in picture pixels: one per box, in the boxes' order; of bottom-up networks the best
-            first, each with the box of the keypoints found.
+            first, each with the box of the keypoints found. Networks that look at depth also tell how far
+            away the surface at each keypoint is (`Poses.depth`).
 
         Raises:
             ImageError: No picture at that path, or an array that is none.
             ValueError: Boxes of another shape, without area, or not finite; boxes for a bottom-up
                 network, or scales for another.
         """
-        pixels = as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+        pixels = self.read(image)
+        found = self._found(pixels, boxes, flip=flip, scales=scales)
+        if self.card.input.depth:
+            found.depth = depth_at(pixels, found.keypoints, found.scores)
+        return found
+
+    def read(self, image: np.ndarray | str | os.PathLike) -> np.ndarray:
+        """Return a picture as the network takes it: RGB uint8, or depth in metres.
+
+        Raises:
+            ImageError: No picture at that path, or an array that is none.
+        """
+        if self.card.input.depth:
+            return as_depth(image) if isinstance(image, np.ndarray) else read_depth(image)
+        return as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+
+    def picture(self, pixels: np.ndarray) -> np.ndarray:
+        """Return what `read` gave as an RGB uint8 picture to draw on."""
+        return coloured(pixels) if self.card.input.depth else pixels
+
+    def _found(
+        self,
+        pixels: np.ndarray,
+        boxes: np.ndarray | Sequence[Sequence[float]] | None,
+        *,
+        flip: bool,
+        scales: Sequence[float] | None,
+    ) -> Poses:
+        cut: Callable[..., np.ndarray] = crop
+        if self.card.input.depth:
+            pixels, cut = cleaned(pixels), crop_depth
         if self.codec.bottom_up:
             if boxes is not None:
                 raise ValueError(f"{self.card.name} finds the people itself; boxes= is for single-person networks")
-            return self._everybody(pixels, flip=flip, scales=scales)
+            return self._everybody(pixels, flip=flip, scales=scales, cut=cut)
         if scales is not None:
             raise ValueError(f"{self.card.name} looks at boxes; scales= is for bottom-up networks")
         box_scores, enlarge = None, float(self.card.crop["enlarge"])
@@ -136,7 +169,7 @@ class PoseModel:
         for box in boxes:
             centre, size = box_to_crop(box, enlarge=enlarge, aspect=width / height)
             matrices.append(crop_matrix(centre, size, (width, height)))
-            crops.append(crop(pixels, matrices[-1], (width, height)))
+            crops.append(cut(pixels, matrices[-1], (width, height)))
         keypoints, scores = run_crops(self.runner, self.codec, np.stack(crops), self.card.skeleton, flip=flip)
         keypoints = np.stack([apply(invert(m), k) for m, k in zip(matrices, keypoints, strict=True)])
         scores = np.clip(scores, 0, 1)
@@ -158,9 +191,11 @@ class PoseModel:
         keypoints, scores, _ = self.codec.decode(maps, self.card.skeleton)
         return keypoints, scores
 
-    def _everybody(self, pixels: np.ndarray, *, flip: bool, scales: Sequence[float] | None) -> Poses:
+    def _everybody(
+        self, pixels: np.ndarray, *, flip: bool, scales: Sequence[float] | None, cut: Callable[..., np.ndarray]
+    ) -> Poses:
         keypoints, scores, people = find_people(
-            self.runner, self.codec, pixels, self.card.skeleton, flip=flip, scales=scales
+            self.runner, self.codec, pixels, self.card.skeleton, flip=flip, scales=scales, cut=cut
         )
         keep = people >= self.card.person_threshold
         keypoints, scores, people = keypoints[keep], scores[keep], people[keep]

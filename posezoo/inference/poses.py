@@ -21,7 +21,8 @@ class Poses:
         skeleton: Names of the keypoints.
         person_scores: float32 `(N,)`; the mean of the keypoints' scores when left out.
         boxes: float32 `(N, 4)`: x, y, width, height that the poses came from, or None.
-        depth: float32 `(N, K)` in millimetres, NaN where unknown, or None.
+        depth: float32 `(N, K)` in millimetres: how far the surface at each keypoint is from the camera's plane; NaN
+            where unknown; None for networks that look at colour.
         ids: int64 `(N,)` track numbers, or None.
 
     Raises:

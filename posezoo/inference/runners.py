@@ -1,4 +1,7 @@
-"""The same network on different runtimes: RGB uint8 pictures in, named float arrays out."""
+"""The same network on different runtimes: pictures in, named float arrays out.
+
+Pictures are RGB uint8 `(height, width, 3)`; of networks that look at depth float32 metres `(height, width, 1)`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Runner(Protocol):
     name: str
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Run RGB uint8 images `(batch, height, width, 3)`; return float32 outputs by name."""
+        """Run images `(batch, height, width, channels)`; return float32 outputs by name."""
 
 
 class KerasRunner:
@@ -70,7 +73,7 @@ class KerasRunner:
 
 
 def normalise(images: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """Scale pixels as the network expects: `(pixel - mean) / std`, float32."""
+    """Scale pixels or metres as the network expects: `(pixel - mean) / std`, float32."""
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
     return (images.astype(np.float32) - mean) / std
 
@@ -125,7 +128,8 @@ class TFLiteRunner:
             name: (np.dtype(d["dtype"]).name, *map(float, d["quantization"]))
             for name, d in {self._input_name: details, **self._outputs}.items()
         }
-        self._table = _pixel_table(spec, details)
+        self._details = details
+        self._table = None if spec.depth else _pixel_table(spec, details)
         self.spec = spec
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -133,7 +137,9 @@ class TFLiteRunner:
         return {name: np.concatenate([r[name] for r in results]) for name in self._outputs}
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """RGB uint8 `(height, width, 3)` to the file's own input tensor `(1, height, width, 3)`."""
+        """A picture `(height, width, channels)` to the file's own input tensor `(1, height, width, channels)`."""
+        if self._table is None:
+            return _quantised(normalise(image, self.spec), self._details)[None]
         if self._table.shape[1] == 1:
             return self._table[:, 0][image][None]
         return np.stack([self._table[:, c][image[..., c]] for c in range(image.shape[-1])], axis=-1)[None]
@@ -150,14 +156,18 @@ class TFLiteRunner:
 def _pixel_table(spec: InputSpec, details: dict) -> np.ndarray:
     """Scaling and quantisation of every pixel value: `(256, channels)`, or one column if all are alike."""
     pixels = np.arange(256, dtype=np.uint8)[:, None].repeat(spec.shape[2], axis=1)
-    real = normalise(pixels, spec)
+    table = _quantised(normalise(pixels, spec), details)
+    return table[:, :1] if (table == table[:, :1]).all() else table
+
+
+def _quantised(real: np.ndarray, details: dict) -> np.ndarray:
+    """Scaled values as the file's input holds them."""
     scale, zero = details["quantization"]
     kind = np.dtype(details["dtype"])
     if kind.kind in "iu":
         limits = np.iinfo(kind)
         real = np.clip(np.rint(real / scale) + zero, limits.min, limits.max)
-    table = real.astype(kind)
-    return table[:, :1] if (table == table[:, :1]).all() else table
+    return real.astype(kind)
 
 
 def dequantise(value: np.ndarray, details: dict) -> np.ndarray:
