@@ -23,7 +23,7 @@ class BridgeError(UserError, RuntimeError):
     """The bridge's packages are missing, or a network has a layer without a twin."""
 
 
-def keras2():
+def keras2() -> Any:
     """Return the module `tf_keras`.
 
     Raises:
@@ -50,7 +50,7 @@ def keras2():
     return tf_keras
 
 
-def model_optimization():
+def model_optimization() -> Any:
     """Return the module `tensorflow_model_optimization`, and leave the environment as it was.
 
     Raises:
@@ -97,7 +97,8 @@ def _config(layer, kind) -> dict:
     """The layer's configuration, as far as the old class takes it. Initial values do not matter: weights are copied."""
     taken: set[str] = set()
     for base in inspect.getmro(kind):
-        taken |= set(inspect.signature(base.__init__).parameters)
+        if "__init__" in vars(base):
+            taken |= set(inspect.signature(vars(base)["__init__"]).parameters)
     left_out = {"self", "args", "kwargs", "dtype", "data_format", "shape", "batch_shape"}
     return {
         key: value

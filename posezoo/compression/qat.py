@@ -81,8 +81,8 @@ def _classes():
     """The classes that need tfmot, which is imported when first asked for."""
     import tensorflow as tf
 
-    tfmot = model_optimization()
-    quantizers = tfmot.quantization.keras.quantizers
+    quantizers: Any = model_optimization().quantization.keras.quantizers
+    QuantizeConfig: Any = model_optimization().quantization.keras.QuantizeConfig
 
     class ChannelQuantizer(quantizers.LastValueQuantizer):
         """Rounds a kernel to int8 with one scale per output channel, whichever axis that is."""
@@ -107,7 +107,7 @@ def _classes():
         def get_config(self):
             return {"axis": self.axis}
 
-    class Rounding(tfmot.quantization.keras.QuantizeConfig):
+    class Rounding(QuantizeConfig):
         """What one layer rounds: its kernel, its result, both or neither."""
 
         def __init__(self, kernel: str | None = None, axis: int | None = None, output: bool = False):
@@ -168,11 +168,10 @@ class QuantisedTwin:
         keep_float: Sequence[str] = (),
         freeze_statistics: bool = True,
     ):
-        tfmot = model_optimization()
+        model_optimization()
         from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
         from tensorflow_model_optimization.python.core.quantization.keras.quantize_wrapper import QuantizeWrapperV2
 
-        del tfmot
         unknown = set(keep_float) - {layer.name for layer in network.layers}
         if unknown:
             raise ValueError(f"keep_float names no layer of {network.name}: {', '.join(sorted(unknown))}")
