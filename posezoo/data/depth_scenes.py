@@ -1,0 +1,175 @@
+"""Training examples for depth networks: frames with everybody labelled, real or rendered, varied as in the paper.
+
+Martínez-González et al., arXiv:1912.00711, section IV: rotation, crops, real backgrounds, pixels dropped along
+silhouettes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from posezoo.data.sample import ExampleSet, Source
+from posezoo.data.scenes import Scene, moved_keypoints, warped_mask
+from posezoo.geometry import box_to_crop, crop_matrix, whole_picture
+from posezoo.inference.depth import cleaned, crop_depth
+from posezoo.skeletons import Skeleton
+
+
+@dataclass
+class DepthFrame:
+    """One depth frame and the people in it.
+
+    Attributes:
+        depth: float32 `(height, width)` metres, 0 where nothing was measured.
+        keypoints: `(N, K, 3)`: x, y in pixels and COCO visibility.
+        boxes: `(N, 4)` x, y, width, height of whole persons.
+        people: bool `(height, width)`, where a person is the surface seen; None where nobody knows.
+    """
+
+    depth: np.ndarray
+    keypoints: np.ndarray
+    boxes: np.ndarray
+    people: np.ndarray | None = None
+
+
+class DepthFrames(Protocol):
+    """A labelled set of frames by index."""
+
+    name: str
+    skeleton: Skeleton
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> DepthFrame: ...
+
+
+@dataclass(frozen=True)
+class DepthAugmentation:
+    """How far a depth frame may vary; the defaults are the paper's where it prints them.
+
+    Attributes:
+        rotation_deg: Largest rotation to either side.
+        rotate: Probability of a rotation.
+        crop: Probability of a random crop; otherwise the whole frame is fitted.
+        side: Smallest and largest side of a crop, times the frame's short side.
+        flip: Probability of mirroring.
+        drop: Share of the pixels along silhouettes that are dropped.
+        edge_px: How far from a silhouette's edge they are dropped, in the network's pixels.
+        shift_m: Largest change of every distance, in metres: another place of the camera on its axis.
+    """
+
+    rotation_deg: float = 20.0
+    rotate: float = 0.8
+    crop: float = 0.9
+    side: tuple[float, float] = (0.6, 1.3)
+    flip: float = 0.5
+    drop: float = 0.2
+    edge_px: int = 2
+    shift_m: float = 0.0
+
+
+class DepthScenes(ExampleSet):
+    """Depth frames at a network's size.
+
+    Args:
+        frames: The labelled frames.
+        input_wh: Width and height of the network's input.
+        augmentation: Random variation, or None to fit the whole frame.
+        background: Function of (random generator, frame) that puts another background behind the people.
+        length: Examples per epoch; as many as there are frames by default.
+        enlarge: Keypoints that nobody labelled may lie within this much of a person's box.
+        seed: Seed of every random number.
+    """
+
+    def __init__(
+        self,
+        frames: DepthFrames,
+        input_wh: tuple[int, int],
+        *,
+        augmentation: DepthAugmentation | None = None,
+        background: Callable[[np.random.Generator, DepthFrame], np.ndarray] | None = None,
+        length: int | None = None,
+        enlarge: float = 1.2,
+        seed: int = 0,
+    ):
+        self.frames, self.input_wh = frames, (int(input_wh[0]), int(input_wh[1]))
+        self.augmentation, self.background, self.enlarge = augmentation, background, enlarge
+        source = Source(lambda i: frames[i].depth, lambda i: f"{frames.name} {i}")
+        super().__init__(
+            frames.name, len(frames), source, seed=seed, varied=augmentation is not None, length=length
+        )  # fmt: skip
+
+    def crop(self, index: int, epoch: int = 0) -> Scene:
+        """Load one example; its image is float32 `(height, width, 1)` in metres."""
+        rng = self.rng(epoch, index)
+        number = index if len(self) <= len(self.frames) else int(rng.integers(len(self.frames)))
+        frame = self.frames[number]
+        depth = frame.depth if self.background is None else self.background(rng, frame)
+        matrix, flip = self._crop_matrix(rng, depth.shape[::-1])
+        image = crop_depth(cleaned(depth), matrix, self.input_wh)
+        a = self.augmentation
+        if a is not None:
+            if a.shift_m:
+                moved = image + rng.uniform(-a.shift_m, a.shift_m)
+                image = np.where(image > 0, np.maximum(moved, 0.1), 0).astype(np.float32)
+            if a.drop and frame.people is not None:
+                edge = silhouette(warped_mask(frame.people, matrix, self.input_wh), a.edge_px)
+                image[edge & (rng.random(edge.shape) < a.drop)] = 0
+        swapped = list(self.frames.skeleton.flip_indices)
+        keypoints = moved_keypoints(frame.keypoints[:, swapped] if flip else frame.keypoints, matrix, self.input_wh)
+        boxes = moved_boxes(frame.boxes, matrix)
+        unlabelled = persons_unlabelled(
+            frame.keypoints[:, swapped] if flip else frame.keypoints, boxes, self.input_wh, enlarge=self.enlarge
+        )
+        areas = np.prod(boxes[:, 2:], axis=1)
+        nowhere = np.zeros(self.input_wh[::-1], bool)
+        return Scene(image, keypoints, nowhere, areas.astype(np.float32), unlabelled=unlabelled, index=number)
+
+    def _crop_matrix(self, rng: np.random.Generator, frame_wh: tuple[int, int]) -> tuple[np.ndarray, bool]:
+        a, aspect = self.augmentation, self.input_wh[0] / self.input_wh[1]
+        centre, size = box_to_crop(whole_picture(*frame_wh), aspect=aspect)
+        if a is None:
+            return crop_matrix(centre, size, self.input_wh), False
+        if rng.random() < a.crop:
+            side = min(frame_wh) * np.exp(rng.uniform(*np.log(a.side)))
+            size = np.array([side * aspect, side]) if aspect < 1 else np.array([side, side / aspect])
+            # A crop smaller than the frame stays inside it, a larger one holds it.
+            room = np.abs(np.array(frame_wh) - size) / 2
+            centre = centre + rng.uniform(-room, room)
+        rotation = rng.uniform(-a.rotation_deg, a.rotation_deg) if rng.random() < a.rotate else 0.0
+        flip = bool(rng.random() < a.flip)
+        return crop_matrix(centre, size, self.input_wh, rotation_deg=rotation, flip=flip), flip
+
+
+def silhouette(people: np.ndarray, reach_px: int) -> np.ndarray:
+    """Return the pixels within `reach_px` of the edge of a bool mask."""
+    import cv2
+
+    kernel = np.ones((2 * reach_px + 1, 2 * reach_px + 1), np.uint8)
+    mask = people.astype(np.uint8)
+    return cv2.dilate(mask, kernel) > cv2.erode(mask, kernel)
+
+
+def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return the boxes `(N, 4)` around the moved corners of boxes."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    x, y, w, h = boxes.T
+    corners = np.stack([[x, y], [x + w, y], [x, y + h], [x + w, y + h]]).transpose(2, 0, 1)
+    moved = corners @ matrix[:, :2].T + matrix[:, 2]
+    low, high = moved.min(axis=1), moved.max(axis=1)
+    return np.concatenate([low, high - low], axis=1).astype(np.float32)
+
+
+def persons_unlabelled(
+    keypoints: np.ndarray, boxes: np.ndarray, input_wh: tuple[int, int], *, enlarge: float
+) -> np.ndarray | None:
+    """Where keypoints that nobody labelled may lie, bool `(height, width, K)`; None if all are labelled."""
+    from posezoo.codecs.part_affinity import unlabelled_joints
+
+    if (keypoints[..., 2] > 0).all():
+        return None
+    return unlabelled_joints(keypoints, boxes, input_wh, enlarge=enlarge)
