@@ -117,7 +117,7 @@ def test_mistakes_are_told():
 
 def test_background_is_what_no_keypoint_covers():
     codec = HeatmapCodec((64, 64), background=True)
-    points, visible = np.array([[10.0, 20.0], [40.0, 30.0]]), np.array([2, 2])
+    points, visible = np.array([[24.0, 28.0], [40.0, 30.0]]), np.array([2, 2])
     maps = codec.encode(points, visible)
     assert maps.shape == (16, 16, 3)
     np.testing.assert_allclose(maps[..., 2], 1 - maps[..., :2].max(axis=-1))

@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from posezoo.evaluation.pck import LIMB_JOINTS, PCK
+from posezoo.evaluation.pose_machines import UPPER_BODY, LandmarkScores
 
 
 def pyplot() -> ModuleType:
@@ -74,6 +75,39 @@ def plot_pck(
         spare[0].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="upper left")
     else:
         axes[0, 0].legend(fontsize=8, loc="lower right")
+    if title:
+        figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_precision_recall(results: Mapping[str, LandmarkScores], path: Path | str, *, title: str = "") -> None:
+    """Draw precision over recall as the score threshold rises, for all landmarks and the upper body.
+
+    Args:
+        results: Curves by name.
+        path: The PNG to write.
+        title: Text above the panels.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+    """
+    plt = pyplot()
+
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), sharex=True, sharey=True)
+    for axis, (name, kinds) in zip(axes, (("all body", None), ("upper body", UPPER_BODY)), strict=True):
+        for label, result in results.items():
+            _, precision, recall = result.curve(kinds=kinds)
+            best = result.summary(kinds=kinds)
+            axis.plot(recall, precision, marker=".", markersize=3, label=f"{label}, F {best.f_score:.3f}")
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("recall")
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8, loc="lower left")
+    axes[0].set_ylabel("precision")
+    axes[0].set_xlim(0, 1.02)
+    axes[0].set_ylim(0, 1.02)
     if title:
         figure.suptitle(title)
     figure.tight_layout()
