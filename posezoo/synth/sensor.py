@@ -142,6 +142,10 @@ def read_depth(
     if sensor.baseline_m:
         missing |= shadow(depth, sensor.baseline_m, intrinsics)
 
+    if sensor.subpixel_px:  # the second imager's picture begins later: a band at the left has no partner
+        columns = np.arange(shape[1], dtype=np.float32)
+        missing |= columns * depth < np.float32(intrinsics.fx * sensor.baseline_m)
+
     # Weak light and grazing surfaces: each pixel has its own luck, in patches as large as the sensor's window.
     blotch = max(1.0, sensor.patch_px * ratio)
     if sensor.weakest_light:
