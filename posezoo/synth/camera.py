@@ -79,6 +79,11 @@ class Intrinsics:
         return _rays(self)
 
     @property
+    def ray_lengths(self) -> np.ndarray:
+        """Length of `rays`, float32 `(height, width)`: from depth to distance; not to be written to."""
+        return _ray_lengths(self)
+
+    @property
     def half_angles(self) -> tuple[float, float]:
         """Half the angle of view in radians, across and down."""
         return float(np.arctan(self.width / 2 / self.fx)), float(np.arctan(self.height / 2 / self.fy))
@@ -91,6 +96,13 @@ def _rays(intrinsics: Intrinsics) -> np.ndarray:
     rays[..., 1] = ((np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy)[:, None]
     rays.setflags(write=False)
     return rays
+
+
+@lru_cache(maxsize=16)
+def _ray_lengths(intrinsics: Intrinsics) -> np.ndarray:
+    lengths = np.linalg.norm(_rays(intrinsics), axis=-1)
+    lengths.setflags(write=False)
+    return lengths
 
 
 #: Depth cameras at their own resolution. Kinect 1: the nominal focal length of Microsoft's SDK (285.63 px at 320x240).

@@ -88,22 +88,32 @@ class View:
         return self.intrinsics.rays.reshape(-1, 3)[self._hit]
 
     @cached_property
-    def _hit_plane(self) -> tuple[np.ndarray, np.ndarray]:
-        """Planes of the hit triangles: normals `(hits, 3)` of any length, offsets `(hits,)`."""
-        a, b, c = (self._triangles[:, i] for i in range(3))
+    def _hit_plane(self) -> tuple[np.ndarray, ...]:
+        """Planes of the hit triangles, normals `(hits, 3)` of any length and offsets `(hits,)`, and their depths' range.
+
+        Worked out for the triangles that are seen alone, which are few of all.
+        """
+        seen = np.zeros(len(self._triangles), bool)
+        seen[self._hit_face] = True
+        chosen = np.flatnonzero(seen)
+        place = np.zeros(len(seen), np.intp)
+        place[chosen] = np.arange(len(chosen))
+        which = place[self._hit_face]
+        a, b, c = np.moveaxis(self._triangles[chosen], 1, 0)
         normals = np.cross(b - a, c - a)
-        offsets = (normals * a).sum(axis=1)
-        return normals[self._hit_face], offsets[self._hit_face]
+        offsets = np.einsum("ij,ij->i", normals, a)
+        low = np.minimum(np.minimum(a[:, 2], b[:, 2]), c[:, 2])
+        high = np.maximum(np.maximum(a[:, 2], b[:, 2]), c[:, 2])
+        return normals[which], offsets[which], np.maximum(low, NEAR_M)[which], high[which]
 
     @cached_property
     def _hit_depth(self) -> np.ndarray:
-        normals, offsets = self._hit_plane
+        normals, offsets, low, high = self._hit_plane
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = offsets / np.einsum("ij,ij->i", normals, self._hit_rays)
         # A triangle seen from its edge has no plane to cut: stay within its own depths.
-        z = self._triangles[..., 2]
-        low, high = z.min(axis=1)[self._hit_face], z.max(axis=1)[self._hit_face]
-        return np.clip(np.where(np.isfinite(depth), depth, low), np.maximum(low, NEAR_M), high).astype(np.float32)
+        depth[~np.isfinite(depth)] = 0
+        return np.minimum(np.maximum(depth, low), high)
 
     @cached_property
     def depth(self) -> np.ndarray:
@@ -113,13 +123,13 @@ class View:
     @cached_property
     def normals(self) -> np.ndarray:
         """float32 `(height, width, 3)`, unit length, camera axes, towards the camera; 0 where nothing is seen."""
-        normals, _ = self._hit_plane
-        return self._scattered(self._towards_camera(normals))
+        return self._scattered(self._towards_camera(self._hit_plane[0]))
 
     def _towards_camera(self, normals: np.ndarray) -> np.ndarray:
         length = np.sqrt(np.einsum("ij,ij->i", normals, normals))
         facing = np.einsum("ij,ij->i", normals, self._hit_rays)
-        return normals * (np.where(facing > 0, -1, 1) / np.maximum(length, 1e-20))[:, None].astype(np.float32)
+        sign = np.where(facing > 0, np.float32(-1), np.float32(1))
+        return normals * (sign / np.maximum(length, np.float32(1e-20)))[:, None]
 
     @cached_property
     def smooth_normals(self) -> np.ndarray:
@@ -158,9 +168,7 @@ class View:
         return self._cosine(self.normals)
 
     def _cosine(self, normals: np.ndarray) -> np.ndarray:
-        rays = self.intrinsics.rays
-        length = np.sqrt((rays**2).sum(axis=-1))
-        return np.abs((normals * rays).sum(axis=-1)) / length
+        return np.abs(np.einsum("hwi,hwi->hw", normals, self.intrinsics.rays)) / self.intrinsics.ray_lengths
 
     @cached_property
     def person(self) -> np.ndarray:
@@ -332,7 +340,7 @@ def amplitude(view: View, rng: np.random.Generator, *, full_scale_m: float = 1.0
         rng: Source of the noise.
         full_scale_m: A white surface that faces the camera from this distance reads 65535.
     """
-    distance = view.depth * np.sqrt((view.intrinsics.rays**2).sum(axis=-1))
+    distance = view.depth * view.intrinsics.ray_lengths
     cosine = view._cosine(view.smooth_normals)
     signal = returned_light(distance, cosine, view.albedo, view.intrinsics) * full_scale_m**2
     noise = rng.standard_normal(signal.shape, np.float32)
@@ -349,6 +357,4 @@ def returned_light(distance: np.ndarray, cosine: np.ndarray, albedo: np.ndarray,
         albedo: Reflectance.
         intrinsics: The camera's; its lamp falls to a third at the corners of a Kinect 2's picture.
     """
-    rays = intrinsics.rays
-    off_axis = 1 / (1 + rays[..., 0] ** 2 + rays[..., 1] ** 2)
-    return albedo * cosine * off_axis**1.5 / np.maximum(distance, 0.1) ** 2 * (distance > 0)
+    return albedo * cosine / intrinsics.ray_lengths**3 / np.maximum(distance, 0.1) ** 2 * (distance > 0)

@@ -121,8 +121,8 @@ def random_room(rng: np.random.Generator, floor: Floor, *, camera_height: float,
     turn = float(rng.uniform(-0.6, 0.6)) if rng.random() < 0.7 else 0.0
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     inside = np.concatenate([floor.people, floor.camera[None]]) @ rotation.T
-    low = inside.min(axis=0) - rng.uniform(0.5, 3.0, 2)
-    high = inside.max(axis=0) + rng.uniform(0.5, 3.0, 2)
+    low = inside.min(axis=0) - rng.uniform(0.6, 3.0, 2)
+    high = inside.max(axis=0) + rng.uniform(0.6, 3.0, 2)
     height = max(camera_height + 0.15, rng.uniform(2.3, 3.4))
     centre, size = (low + high) / 2, high - low
 
@@ -132,7 +132,7 @@ def random_room(rng: np.random.Generator, floor: Floor, *, camera_height: float,
 
     middle = at(centre)
     floor_look, wall_look, ceiling_look = (random_look(rng, dull=True) for _ in range(3))
-    large = 40.0 if rng.random() < 0.15 else 0.0  # a hall whose walls no sensor reaches
+    large = 40.0 if rng.random() < 0.1 else 0.0  # a hall whose walls no sensor reaches
     w, d = size + large
     pieces.box((w, 0.02, d), (middle[0], -0.01, middle[1]), yaw=turn, look=floor_look)
     if not large:

@@ -274,8 +274,7 @@ def visibility(
     on_picture = view.intrinsics.contains(pixels)
     column, row = np.rint(np.where(on_picture[:, None], pixels, 0)).astype(int).T
     surface = view.depth[row, column]
-    length = np.linalg.norm(view.intrinsics.rays[row, column], axis=-1)
-    in_front = (landmarks[:, 2] - surface) * length
+    in_front = (landmarks[:, 2] - surface) * view.intrinsics.ray_lengths[row, column]
     near = (surface <= 0) | (in_front <= radii + margin_m)
     by_self = view.person[row, column] == person
     found = np.where(near, SEEN, np.where(by_self, HIDDEN_BY_SELF, HIDDEN_BY_OTHERS))
@@ -377,7 +376,7 @@ def make_sample(
     if recipe.rgb:
         sample.rgb = shaded_rgb(view, rng)
     if recipe.amplitude:
-        sample.amplitude = amplitude(view, rng, full_scale_m=2.0)
+        sample.amplitude = amplitude(view, rng, full_scale_m=1.2)
     return sample
 
 

@@ -78,12 +78,12 @@ class Sensor:
 SENSORS = {
     "kinect1": Sensor(
         "kinect1", INTRINSICS["kinect1"], 0.5, 8.0, baseline_m=0.075, step_px=1 / 8,
-        range_noise_m=(0.0012, 0.0019, 0.4), edge_px=0.8, patch_px=5.0, weakest_light=0.0012, grazing_cosine=0.12,
+        range_noise_m=(0.0012, 0.0019, 0.4), edge_px=0.8, patch_px=9.0, weakest_light=0.0012, grazing_cosine=0.12,
         wander_m=0.001,
     ),
     "kinect2": Sensor(
         "kinect2", INTRINSICS["kinect2"], 0.5, 8.0, range_noise_m=(0.0013, 0.00012, 0.5), edge_px=0.0,
-        weakest_light=0.0022, grazing_cosine=0.06, flying=0.25, wander_m=0.002,
+        weakest_light=0.0022, grazing_cosine=0.06, flying=0.08, wander_m=0.002,
     ),
     "d435": Sensor(
         "d435", INTRINSICS["d435"], 0.3, 10.0, baseline_m=0.05, step_px=1 / 32, subpixel_px=0.09, edge_px=2.0,
@@ -150,7 +150,7 @@ def read_depth(
     blotch = max(1.0, sensor.patch_px * ratio)
     if sensor.weakest_light:
         reflectance = np.float32(0.5) if albedo is None else albedo
-        distance = depth * np.sqrt((intrinsics.rays**2).sum(axis=-1))
+        distance = depth * intrinsics.ray_lengths
         light = returned_light(distance, facing, reflectance, intrinsics)
         luck = patchy(rng, shape, blotch)
         missing |= np.log(np.maximum(light, 1e-9) / sensor.weakest_light) + np.float32(0.4) * luck < 0
@@ -160,15 +160,14 @@ def read_depth(
         luck = patchy(rng, shape, blotch)
         missing |= np.log(facing / sensor.grazing_cosine) + np.float32(0.4) * luck < 0
 
-    reading = depth
+    reading = blunted(depth, blotch) if sensor.baseline_m else depth
     edge_px = sensor.edge_px * ratio
     if edge_px:
         # Neighbours within the window err together, so that an edge is ragged in steps and not in single pixels.
         at_x, at_y = _grid(*shape)
-        blotches = max(1.0, blotch / 2)
-        from_x = at_x + np.float32(edge_px) * patchy(rng, shape, blotches)
-        from_y = at_y + np.float32(edge_px) * patchy(rng, shape, blotches)
-        reading = cv2.remap(depth, from_x, from_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        from_x = at_x + np.float32(edge_px) * patchy(rng, shape, blotch / 2)
+        from_y = at_y + np.float32(edge_px) * patchy(rng, shape, blotch / 2)
+        reading = cv2.remap(reading, from_x, from_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
         reading = np.where(reading > 0, reading, depth)
     if sensor.flying is not None:
         edge = occluding_edge(depth)
@@ -185,7 +184,7 @@ def read_depth(
         sigma = sigma + np.float32(2.5e-5) / np.maximum(light, np.float32(0.3 * sensor.weakest_light))
     noise = rng.standard_normal(shape, np.float32)
     if blotch > 1.3:
-        noise = np.float32(0.8) * patchy(rng, shape, blotch) + np.float32(0.6) * noise
+        noise = np.float32(0.94) * patchy(rng, shape, blotch) + np.float32(0.34) * noise
     reading = reading + sigma * noise
     if sensor.wander_m:
         reading = reading + np.float32(sensor.wander_m) * depth * patchy(rng, shape, max(shape) / 8)
@@ -202,6 +201,26 @@ def read_depth(
     return np.where(missing | (measured & ~surface if measured is not None else ~surface), 0, millimetres).astype(
         np.uint16
     )
+
+
+def blunted(depth: np.ndarray, window_px: float) -> np.ndarray:
+    """Return depth as matching by windows sees it: gaps narrower than the window close, thin things become blobs.
+
+    So it is that a Kinect 1's hands are mittens. A window's reading is its nearest content's where that fills enough
+    of it.
+
+    Args:
+        depth: float32 `(height, width)` metres, 0 where there is no surface.
+        window_px: Size of the window; less than 2 pixels change nothing.
+    """
+    size = int(window_px / 2) | 1
+    if size < 3:
+        return depth
+    cv2 = _cv2()
+    known = depth > 0
+    solid = np.where(known, depth, np.float32(1e3))
+    closed = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((size, size), np.uint8))
+    return np.where(known, cv2.medianBlur(closed, 3 if size == 3 else 5), 0).astype(np.float32)
 
 
 def shadow(depth: np.ndarray, baseline_m: float, intrinsics: Intrinsics) -> np.ndarray:
