@@ -8,6 +8,7 @@ from capsule_person import NAMES, capsule_person
 from posezoo.errors import UserError
 from posezoo.skeletons import COCO17, DEPTH17
 from posezoo.synth.camera import Camera, Intrinsics
+from posezoo.synth.posed import PARTS
 from posezoo.synth.render import render
 from posezoo.synth.room import Pieces
 from posezoo.synth.scene import (
@@ -36,7 +37,7 @@ EXACT = Recipe(exact=True, silhouette_drop=0)
 def seen_of(bodies, scenery=(), camera=CAMERA, person=1):
     view = render([*bodies, *scenery], camera)
     body = bodies[person - 1]
-    found = visibility(camera.to_camera(body.landmarks), body.radii, person, view, margin_m=0.05)
+    found = visibility(camera.to_camera(body.landmarks), body, person, view, SceneSettings())
     return dict(zip(body.names, found.tolist()))
 
 
@@ -79,6 +80,26 @@ def test_a_thing_within_the_margin_hides_nothing():
         pieces = Pieces()
         pieces.box((0.2, 0.2, 0.01), chest + (0, 0, 0.07 + gap))
         assert seen_of([body], [pieces.mesh()])["neck"] == expected
+
+
+def test_clothes_over_a_joint_do_not_hide_it_but_another_part_does():
+    from dataclasses import replace
+
+    body = stand(capsule_person(), (0, -3), 0.0)
+    knee = body.landmarks[NAMES.index("left_knee")]
+    for part, expected in (("left_thigh", SEEN), ("right_hand", HIDDEN_BY_SELF)):
+        pieces = Pieces()
+        pieces.box((0.3, 0.3, 0.01), knee + (0, 0, 0.05 + 0.09))
+        cloth = pieces.mesh()
+        clothed = replace(
+            body,
+            vertices=np.concatenate([body.vertices, cloth.vertices]),
+            faces=np.concatenate([body.faces, cloth.faces + len(body.vertices)]),
+            parts=np.concatenate([body.parts, np.full(len(cloth.faces), PARTS.index(part), np.uint8)]),
+            colours=np.concatenate([body.colours, cloth.colours]),
+            albedo=np.concatenate([body.albedo, cloth.albedo]),
+        )
+        assert seen_of([clothed])["left_knee"] == expected
 
 
 def test_outside_the_picture():

@@ -89,7 +89,7 @@ class View:
 
     @cached_property
     def _hit_plane(self) -> tuple[np.ndarray, ...]:
-        """Planes of the hit triangles, normals `(hits, 3)` of any length and offsets `(hits,)`, and their depths' range.
+        """Planes of the hit triangles: normals `(hits, 3)` of any length, offsets, least and largest depth `(hits,)`.
 
         Worked out for the triangles that are seen alone, which are few of all.
         """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from posezoo.errors import UserError
-from posezoo.skeletons import Skeleton, get_skeleton
+from posezoo.skeletons import Skeleton, get_skeleton, joint_kind
 from posezoo.synth.camera import Camera, Intrinsics, tilt_towards
-from posezoo.synth.posed import PosedBody
+from posezoo.synth.posed import PARTS, PosedBody
 from posezoo.synth.render import Mesh, View, amplitude, render, shaded_rgb
 from posezoo.synth.room import Floor, random_room
 from posezoo.synth.sensor import Backgrounds, Sensor, drop_silhouette, fill_missing, fuse, get_sensor, read_depth
@@ -39,6 +40,8 @@ class SceneSettings:
         cut_share: Share of the people who are placed so that the picture's border may cut them.
         occluder_chance: Of a piece of furniture between the camera and somebody.
         margin_m: How far in front of a landmark, its radius apart, the seen surface may be.
+        own_margin_m: The same where that surface is the landmark's own part: a knee under a skirt, the top of a head
+            seen from the front.
         min_pixels: People with fewer visible pixels, in a picture of 320x240, are not labelled.
     """
 
@@ -52,6 +55,7 @@ class SceneSettings:
     cut_share: float = 0.25
     occluder_chance: float = 0.3
     margin_m: float = 0.05
+    own_margin_m: float = 0.12
     min_pixels: int = 40
 
     def __post_init__(self) -> None:
@@ -247,25 +251,40 @@ def _tilt(rng, people, height, intrinsics, settings) -> float:
 # ---------------------------------------------------------------------------------------------- observing
 
 
-def visibility(
-    landmarks: np.ndarray,
-    radii: np.ndarray,
-    person: int,
-    view: View,
-    *,
-    margin_m: float,
-) -> np.ndarray:
+#: Landmark kind -> the kinds of parts that it lies in. The face's landmarks are not here: an eye behind the nose lies
+#: in the part that hides it.
+_OWN_PARTS = {
+    "head_top": ("head", "face"), "head": ("head", "face", "neck"), "neck": ("neck", "torso"),
+    "shoulder": ("upper_arm", "torso"), "elbow": ("upper_arm", "forearm"), "wrist": ("forearm", "hand"),
+    "hip": ("pelvis", "thigh", "torso"), "knee": ("thigh", "shin"), "ankle": ("shin", "foot"),
+}  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _own_parts(names: tuple[str, ...]) -> np.ndarray:
+    """Say which parts each landmark lies in, bool `(K, parts)`."""
+    table = np.zeros((len(names), len(PARTS)), bool)
+    for row, name in enumerate(names):
+        kind = joint_kind(name)
+        side = name.removesuffix(kind)
+        for part in _OWN_PARTS.get(kind, ()):
+            table[row, PARTS.index(part if part in PARTS else side + part)] = True
+    return table
+
+
+def visibility(landmarks: np.ndarray, body: PosedBody, person: int, view: View, settings: SceneSettings) -> np.ndarray:
     """Say of one person's landmarks whether they are seen, by the distance to the surface in front of them.
 
     A landmark is seen when the surface at its pixel is in front of it by no more than its radius and a margin; both
-    are measured along the ray.
+    are measured along the ray. The margin is wider where that surface is the person's own part in which the landmark
+    lies.
 
     Args:
         landmarks: `(K, 3)` camera space, metres.
-        radii: `(K,)` metres below the skin.
-        person: Its number in `view.person`.
+        body: Whose they are, for names and radii.
+        person: Number in `view.person`.
         view: The exact picture.
-        margin_m: Allowance for clothes and slanted views.
+        settings: For the margins.
 
     Returns:
         uint8 `(K,)` of `OUTSIDE`, `HIDDEN_BY_SELF`, `SEEN`, `HIDDEN_BY_OTHERS`.
@@ -275,8 +294,10 @@ def visibility(
     column, row = np.rint(np.where(on_picture[:, None], pixels, 0)).astype(int).T
     surface = view.depth[row, column]
     in_front = (landmarks[:, 2] - surface) * view.intrinsics.ray_lengths[row, column]
-    near = (surface <= 0) | (in_front <= radii + margin_m)
     by_self = view.person[row, column] == person
+    own = by_self & _own_parts(body.names)[np.arange(len(landmarks)), view.part[row, column]]
+    margin = np.where(own, settings.own_margin_m, settings.margin_m)
+    near = (surface <= 0) | (in_front <= body.radii + margin)
     found = np.where(near, SEEN, np.where(by_self, HIDDEN_BY_SELF, HIDDEN_BY_OTHERS))
     return np.where(on_picture, found, OUTSIDE).astype(np.uint8)
 
@@ -393,7 +414,7 @@ def label(scene: Scene, view: View, settings: SceneSettings) -> SynthSample:
         if body.names != names:
             raise UserError("the people of one scene have different landmarks; take them from one source")
         points.append(camera.to_camera(body.landmarks))
-        seen.append(visibility(points[-1], body.radii, i + 1, view, margin_m=settings.margin_m))
+        seen.append(visibility(points[-1], body, i + 1, view, settings))
         boxes.append(_box(camera, body))
     renumber = np.zeros(len(scene.bodies) + 1, np.uint8)
     renumber[[i + 1 for i in kept]] = np.arange(1, len(kept) + 1)
