@@ -16,7 +16,7 @@ from scipy import sparse
 
 from posezoo.skeletons import mirrored
 from posezoo.synth.body import FINGER_LANDMARKS, LANDMARKS
-from posezoo.synth.rig import FINGERS, JOINTS, PARENTS, rotations
+from posezoo.synth.rig import JOINTS, rotations
 
 #: How people differ. 0 is an average adult between woman and man; +1 (and -1) what the name says.
 TRAITS = (
@@ -177,7 +177,7 @@ def sculpted(traits: dict[str, float]) -> Sculpture:
 
     Joints and landmarks on the left side are given; the right side mirrors them. Everything is in metres.
     """
-    t = {name: 0.0 for name in TRAITS} | traits
+    t = dict.fromkeys(TRAITS, 0.0) | traits
     fem, fat, muscle, child = t["female"], t["fat"], t["muscle"], t["child"]
     s = Sculpture()
 
@@ -387,7 +387,7 @@ def sculpted(traits: dict[str, float]) -> Sculpture:
     s.landmarks["left_hand_root"] = wrist
 
     # ---- neck and head
-    top = up(0, 1.545 + neck_up, 0.0)  # where the head turns on the neck
+    top = up(0, 1.558 + neck_up, 0.0)  # where the head turns on the neck
     s.joints["head"] = top
     slim = (1 - 0.10 * fem + 0.07 * muscle) * (1 + 0.06 * fat) * (1 - 0.10 * child)
     s.sweep(up(0, 1.405, -0.030), top + np.array([0, 0.02, -0.004]), [

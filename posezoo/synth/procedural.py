@@ -401,7 +401,7 @@ class _Wardrobe:
         folds = min(0.35 * loose, 0.006)
         self.cover(f.trunk > hem, 0.004 + loose * np.interp(f.trunk, (0, 0.3, 0.75, 1), (1.0, 1.0, 0.8, 0.4)), top,
                    folds=folds, smooth=0.55)  # fmt: skip
-        hang = np.interp(f.arm, (0, 0.4, 1.0, 1.7, 2), (0.6, 1.0, 0.9, 0.8, 0.5 if upper == "shirt" else 0.8))
+        hang = np.interp(f.arm, (0, 0.4, 1.0, 1.7, 2), (0.35, 0.8, 0.9, 0.8, 0.5 if upper == "shirt" else 0.8))
         self.cover((f.arm > -0.5) & (f.arm < sleeve), 0.004 + loose * hang, top, folds=folds, smooth=0.5)
         self.cover((f.neck > -0.9) & (f.neck < collar), 0.005 + 0.25 * loose, top, folds=0.0, smooth=0.3)
         if lower == "dress":
@@ -520,12 +520,24 @@ class _Wardrobe:
         """Add a shell through rings `(R, N, 3)`; `closed` joins the last ring to the first instead of capping both."""
         if closed:
             r, n = rings.shape[:2]
-            vertices, faces = lofted(np.concatenate([rings, rings[:1]]))
-            faces = faces[: 2 * r * n]
-            vertices = vertices[: r * n]
-            faces = np.where(faces >= r * n, faces - r * n, faces)
+            vertices = rings.reshape(-1, 3)
+            number = np.arange(r * n).reshape(r, n)
+            corners = number, np.roll(number, -1, 1), np.roll(number, (-1, -1), (0, 1)), np.roll(number, -1, 0)
+            a, b, c, d = (k.reshape(r, n) for k in corners)
+            # Inside and outside are split along the same diagonals, or they would cross where cloth is bent.
+            low, high = slice(0, r // 2), slice(r // 2, r)
+            faces = np.concatenate([
+                np.stack(t, -1).reshape(-1, 3) for t in (
+                    (a[low], b[low], c[low]), (a[low], c[low], d[low]),
+                    (a[high], b[high], d[high]), (b[high], c[high], d[high]),
+                )
+            ])  # fmt: skip
+            # The inside follows the outside exactly, or it would show through where cloth is stretched.
+            share = weights(rings[: r // 2].reshape(-1, 3)).reshape(r // 2, n, -1)
+            share = np.concatenate([share, share[::-1]]).reshape(r * n, -1)
         else:
             vertices, faces = lofted(rings)
+            share = weights(vertices)
         colour, albedo = self.materials[material]
         if part == "skirt":
             at = vertices[faces].mean(1)
@@ -535,7 +547,7 @@ class _Wardrobe:
             parts = np.array([_PART[n] for n in name])
         else:
             parts = np.full(len(faces), _PART[part])
-        self.shells.append(_Shell(vertices, faces, weights(vertices), parts, colour, albedo))
+        self.shells.append(_Shell(vertices, faces, share, parts, colour, albedo))
 
     # ---- the finished person
     def body(self) -> Body:
@@ -595,7 +607,7 @@ class _Wardrobe:
         nose = self.landmarks[_LANDMARK["nose"]]
         away = (at - nose) / k
         lips = (np.abs(away[:, 0]) < 0.022) & (np.abs(away[:, 1] + 0.033) < 0.009)
-        colours[where[lips]] *= (0.95, 0.62, 0.62)
+        colours[where[lips]] *= (0.96, 0.74, 0.74)
         return colours
 
 
