@@ -387,7 +387,7 @@ def sculpted(traits: dict[str, float]) -> Sculpture:
     s.landmarks["left_hand_root"] = wrist
 
     # ---- neck and head
-    top = up(0, 1.545 + neck_up, 0.0)  # where the head turns on the neck
+    top = up(0, 1.558 + neck_up, 0.0)  # where the head turns on the neck
     s.joints["head"] = top
     slim = (1 - 0.10 * fem + 0.07 * muscle) * (1 + 0.06 * fat) * (1 - 0.10 * child)
     s.sweep(up(0, 1.405, -0.030), top + np.array([0, 0.02, -0.004]), [

@@ -51,6 +51,7 @@ class Body:
         landmarks: `(K, 3)` at rest, in the order of `LANDMARKS`.
         carriers: `(K,)` the rig's joint that carries each landmark along.
         radii: `(K,)` metres from each landmark to the surface above it, clothes included.
+        girth: The trunk's thickness relative to that of an average person of this size, for `poses.random_pose`.
         about: What the person is: height in metres, sex, clothes and so on, for records.
     """
 
@@ -64,6 +65,7 @@ class Body:
     landmarks: np.ndarray
     carriers: np.ndarray
     radii: np.ndarray
+    girth: float
     about: dict[str, object]
 
     def posed(self, pose: Pose) -> PosedBody:
@@ -97,3 +99,14 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     normals = np.cross(b - a, c - a)
     sums = np.stack([np.bincount(faces.ravel(), np.repeat(normals[:, k], 3), len(vertices)) for k in range(3)], axis=1)
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def girth_of(rig: Rig, vertices: np.ndarray) -> float:
+    """Return how thick a trunk is at the belly relative to an average person of the same trunk's length."""
+    hip, shoulder = (
+        (rig.anchors[f"left_{name}"][0] + rig.anchors[f"right_{name}"][0]) / 2 for name in ("thigh", "upper_arm")
+    )
+    size = (shoulder[1] - hip[1]) / 0.492
+    height = (vertices[:, 1] - hip[1]) / (shoulder[1] - hip[1])
+    near = vertices[(height > 0.15) & (height < 0.65) & (np.abs(vertices[:, 0] - hip[0]) < 0.12 * size)]
+    return float((near[:, 2].max() - near[:, 2].min()) / (0.223 * size))

@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from posezoo.synth.anatomy import RIG_JOINTS, TRAITS, TWIST_JOINTS, Template, template
-from posezoo.synth.body import LANDMARKS, Body, vertex_normals
+from posezoo.synth.body import LANDMARKS, Body, girth_of, vertex_normals
 from posezoo.synth.posed import PARTS
 from posezoo.synth.rig import FINGERS, PARENTS, Driver, Rig
 
@@ -183,7 +183,7 @@ def _ellipses(centres, across, front, back, *, points: int = 20, power: float = 
     return rings if up else rings[:, ::-1]
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
+def random_colour(rng: np.random.Generator) -> np.ndarray:
     """Return a colour as clothes have them: often grey, dark or blue, sometimes bright."""
     if rng.random() < 0.45:
         return np.clip(rng.uniform(0.05, 0.95) + rng.normal(0, 0.03, 3), 0.02, 0.98)
@@ -193,8 +193,8 @@ def _colour(rng: np.random.Generator) -> np.ndarray:
     return value * (1 - strength + strength * wheel)
 
 
-_SKIN = np.array([[0.90, 0.73, 0.64], [0.82, 0.62, 0.50], [0.68, 0.47, 0.35], [0.47, 0.31, 0.23], [0.30, 0.19, 0.14]])
-_HAIR = np.array([[0.06, 0.05, 0.05], [0.20, 0.13, 0.08], [0.40, 0.27, 0.15], [0.70, 0.55, 0.32], [0.65, 0.65, 0.65],
+SKIN_COLOURS = np.array([[0.90, 0.73, 0.64], [0.82, 0.62, 0.50], [0.68, 0.47, 0.35], [0.47, 0.31, 0.23], [0.30, 0.19, 0.14]])
+HAIR_COLOURS = np.array([[0.06, 0.05, 0.05], [0.20, 0.13, 0.08], [0.40, 0.27, 0.15], [0.70, 0.55, 0.32], [0.65, 0.65, 0.65],
                   [0.45, 0.20, 0.10]])  # fmt: skip
 
 
@@ -280,7 +280,7 @@ class _Wardrobe:
         self.offset = np.zeros(len(vertices))
         self.smooth = np.zeros(len(vertices))
         self.layer = np.zeros(len(vertices), int)  # 0 skin, else index into materials
-        tone = _SKIN[rng.choice(len(_SKIN), p=(0.3, 0.3, 0.2, 0.12, 0.08))]
+        tone = SKIN_COLOURS[rng.choice(len(SKIN_COLOURS), p=(0.3, 0.3, 0.2, 0.12, 0.08))]
         tone = np.clip(tone * rng.uniform(0.92, 1.06) + rng.normal(0, 0.015, 3), 0.05, 0.97)
         self.materials: list[tuple[np.ndarray, float]] = [(tone, rng.uniform(0.48, 0.62))]
         self.shells: list[_Shell] = []
@@ -307,7 +307,7 @@ class _Wardrobe:
         kinds = ("bald", "short", "full", "long", "ponytail", "bun")
         chance = (0.01, 0.17, 0.20, 0.34, 0.20, 0.08) if female else (0.12, 0.58, 0.22, 0.06, 0.01, 0.01)
         kind = str(rng.choice(kinds, p=chance))
-        colour = np.clip(_HAIR[rng.integers(len(_HAIR))] * rng.uniform(0.7, 1.3), 0.02, 0.95)
+        colour = np.clip(HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))] * rng.uniform(0.7, 1.3), 0.02, 0.95)
         self.hair_material = self.material(colour, rng.uniform(0.12, 0.45))
         self.about["hair"] = kind
         if kind == "bald":
@@ -366,11 +366,11 @@ class _Wardrobe:
 
         # Shoes first: trousers fall over them.
         if rng.random() < 0.93:
-            shoe = self.material(_colour(rng), rng.uniform(0.1, 0.8))
+            shoe = self.material(random_colour(rng), rng.uniform(0.1, 0.8))
             high = 2.0 - rng.choice((0.0, 0.0, rng.uniform(0.15, 0.7)))
             self.cover(f.foot | (f.leg > high), rng.uniform(0.006, 0.012), shoe, folds=0.0, smooth=0.5)
 
-        cloth = self.material(_colour(rng), rng.uniform(0.15, 0.9))
+        cloth = self.material(random_colour(rng), rng.uniform(0.15, 0.9))
         if lower in ("trousers", "shorts"):
             hem = rng.uniform(1.8, 2.0) if lower == "trousers" else rng.uniform(0.55, 1.15)
             loose = rng.choice((rng.uniform(0.003, 0.008), rng.uniform(0.01, 0.035)))
@@ -386,10 +386,10 @@ class _Wardrobe:
             self.skirt(waist, rng.uniform(0.35, 1.75), rng.uniform(0.0, 0.16), cloth)
 
         top = (
-            cloth if lower == "dress" or (rng.random() < 0.08) else self.material(_colour(rng), rng.uniform(0.15, 0.9))
+            cloth if lower == "dress" or (rng.random() < 0.08) else self.material(random_colour(rng), rng.uniform(0.15, 0.9))
         )
         if upper == "coat":
-            top = self.material(_colour(rng), rng.uniform(0.15, 0.9))
+            top = self.material(random_colour(rng), rng.uniform(0.15, 0.9))
         loose = rng.choice((rng.uniform(0.002, 0.006), rng.uniform(0.008, 0.028)))
         if upper == "coat":
             loose = rng.uniform(0.014, 0.034)
@@ -401,7 +401,7 @@ class _Wardrobe:
         folds = min(0.35 * loose, 0.006)
         self.cover(f.trunk > hem, 0.004 + loose * np.interp(f.trunk, (0, 0.3, 0.75, 1), (1.0, 1.0, 0.8, 0.4)), top,
                    folds=folds, smooth=0.55)  # fmt: skip
-        hang = np.interp(f.arm, (0, 0.4, 1.0, 1.7, 2), (0.6, 1.0, 0.9, 0.8, 0.5 if upper == "shirt" else 0.8))
+        hang = np.interp(f.arm, (0, 0.4, 1.0, 1.7, 2), (0.35, 0.8, 0.9, 0.8, 0.5 if upper == "shirt" else 0.8))
         self.cover((f.arm > -0.5) & (f.arm < sleeve), 0.004 + loose * hang, top, folds=folds, smooth=0.5)
         self.cover((f.neck > -0.9) & (f.neck < collar), 0.005 + 0.25 * loose, top, folds=0.0, smooth=0.3)
         if lower == "dress":
@@ -447,7 +447,7 @@ class _Wardrobe:
         pack = rng.random() < 0.1
         self.about |= {"hat": hat, "backpack": bool(pack)}
         if hat != "none":
-            felt = self.material(_colour(rng), rng.uniform(0.15, 0.9))
+            felt = self.material(random_colour(rng), rng.uniform(0.15, 0.9))
             self.cover(f.cap, rng.uniform(0.012, 0.024), felt, folds=0.0, smooth=0.6)
             at = head + np.array([0, 0.128, -0.008]) * k
             if hat == "cap":
@@ -469,7 +469,7 @@ class _Wardrobe:
                 rings = _ellipses(centres, 0.088 * k + grow, 0.104 * k + grow, 0.104 * k + grow, points=22, up=True)
                 self.hang(rings, self._head_weights, felt, "head")
         if pack:
-            cloth = self.material(_colour(rng), rng.uniform(0.15, 0.9))
+            cloth = self.material(random_colour(rng), rng.uniform(0.15, 0.9))
             chest, spine = self.joints[_JOINT["chest"]], self.joints[_JOINT["spine"]]
             size = rng.uniform(0.75, 1.15) * self.scale
             back = self.skin[(f.trunk > 0.4) & (f.trunk < 0.8)][:, 2].min()
@@ -520,12 +520,24 @@ class _Wardrobe:
         """Add a shell through rings `(R, N, 3)`; `closed` joins the last ring to the first instead of capping both."""
         if closed:
             r, n = rings.shape[:2]
-            vertices, faces = lofted(np.concatenate([rings, rings[:1]]))
-            faces = faces[: 2 * r * n]
-            vertices = vertices[: r * n]
-            faces = np.where(faces >= r * n, faces - r * n, faces)
+            vertices = rings.reshape(-1, 3)
+            number = np.arange(r * n).reshape(r, n)
+            corners = number, np.roll(number, -1, 1), np.roll(number, (-1, -1), (0, 1)), np.roll(number, -1, 0)
+            a, b, c, d = (k.reshape(r, n) for k in corners)
+            # Inside and outside are split along the same diagonals, or they would cross where cloth is bent.
+            low, high = slice(0, r // 2), slice(r // 2, r)
+            faces = np.concatenate([
+                np.stack(t, -1).reshape(-1, 3) for t in (
+                    (a[low], b[low], c[low]), (a[low], c[low], d[low]),
+                    (a[high], b[high], d[high]), (b[high], c[high], d[high]),
+                )
+            ])  # fmt: skip
+            # The inside follows the outside exactly, or it would show through where cloth is stretched.
+            share = weights(rings[: r // 2].reshape(-1, 3)).reshape(r // 2, n, -1)
+            share = np.concatenate([share, share[::-1]]).reshape(r * n, -1)
         else:
             vertices, faces = lofted(rings)
+            share = weights(vertices)
         colour, albedo = self.materials[material]
         if part == "skirt":
             at = vertices[faces].mean(1)
@@ -535,7 +547,7 @@ class _Wardrobe:
             parts = np.array([_PART[n] for n in name])
         else:
             parts = np.full(len(faces), _PART[part])
-        self.shells.append(_Shell(vertices, faces, weights(vertices), parts, colour, albedo))
+        self.shells.append(_Shell(vertices, faces, share, parts, colour, albedo))
 
     # ---- the finished person
     def body(self) -> Body:
@@ -565,8 +577,9 @@ class _Wardrobe:
             weights.append(sparse.csr_matrix(shell.weights.astype(np.float32)))
             count += len(shell.vertices)
         radii, _ = cKDTree(vertices).query(self.landmarks)
+        rig = built_in_rig(self.joints, self.landmarks)
         return Body(
-            rig=built_in_rig(self.joints, self.landmarks),
+            rig=rig,
             vertices=np.concatenate(all_vertices).astype(np.float32),
             weights=sparse.vstack(weights, format="csr") if self.shells else t.weights,
             faces=np.concatenate(all_faces).astype(np.int32),
@@ -576,6 +589,7 @@ class _Wardrobe:
             landmarks=self.landmarks,
             carriers=_landmark_carriers(),
             radii=radii.astype(np.float32),
+            girth=girth_of(rig, self.skin),
             about=self.about,
         )
 
@@ -595,7 +609,7 @@ class _Wardrobe:
         nose = self.landmarks[_LANDMARK["nose"]]
         away = (at - nose) / k
         lips = (np.abs(away[:, 0]) < 0.022) & (np.abs(away[:, 1] + 0.033) < 0.009)
-        colours[where[lips]] *= (0.95, 0.62, 0.62)
+        colours[where[lips]] *= (0.96, 0.74, 0.74)
         return colours
 
 

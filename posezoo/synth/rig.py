@@ -214,7 +214,8 @@ class Rig:
         rest: `(J, 3)` joint positions at rest, metres.
         drivers: One per joint.
         anchors: For each of the pose's joints with a bone of its own: its position and its bone's end at rest.
-        across: For each hand: the direction `(3,)` at rest from the little finger's knuckle to the index finger's.
+        across: For each hand, where known: the direction `(3,)` at rest from the little finger's knuckle to the index
+            finger's.
     """
 
     names: tuple[str, ...]
@@ -246,7 +247,7 @@ class Rig:
                 continue
             parent = table[_PARENT[k]]
             table[k] = rotation_between(parent @ direction, target) @ parent
-            if name.endswith("_hand"):
+            if name.endswith("_hand") and name in self.across:
                 across = table[k] @ self.across[name]
                 table[k] = rotations(target * _angle_about(target, across, np.array([0, 0, 1.0]))) @ table[k]
         return table
