@@ -75,16 +75,16 @@ def stages_of(number: int, sensor_name: str, bodies, size: tuple[int, int]) -> t
     return times, facts
 
 
-def renderers() -> dict[str, Callable[[np.ndarray, Intrinsics], np.ndarray]]:
-    """Return what is installed: functions from triangles `(F, 3, 3)` to the number of the visible one per pixel."""
+def renderers() -> dict[str, Callable[[np.ndarray, np.ndarray, Intrinsics], np.ndarray]]:
+    """Return what is installed: functions from vertices and faces to the number of the visible triangle per pixel."""
     found: dict[str, Callable] = {"OpenCV's rasteriser (in use)": visible_triangles}
     try:
         from embreex import rtcore_scene
         from embreex.mesh_construction import TriangleMesh
 
-        def by_embree(triangles, intrinsics):
+        def by_embree(vertices, faces, intrinsics):
             scene = rtcore_scene.EmbreeScene()
-            TriangleMesh(scene, triangles)
+            TriangleMesh(scene, vertices, faces)
             rays = np.ascontiguousarray(intrinsics.rays.reshape(-1, 3))
             return scene.run(np.zeros_like(rays), rays).reshape(intrinsics.height, intrinsics.width)
 
@@ -94,8 +94,8 @@ def renderers() -> dict[str, Callable[[np.ndarray, Intrinsics], np.ndarray]]:
     try:
         import trimesh
 
-        def by_trimesh(triangles, intrinsics):
-            mesh = trimesh.Trimesh(**trimesh.triangles.to_kwargs(triangles), process=False)
+        def by_trimesh(vertices, faces, intrinsics):
+            mesh = trimesh.Trimesh(vertices, faces, process=False)
             rays = intrinsics.rays.reshape(-1, 3)
             cast = trimesh.ray.ray_pyembree.RayMeshIntersector(mesh)
             return cast.intersects_first(np.zeros_like(rays), rays).reshape(intrinsics.height, intrinsics.width)
@@ -106,35 +106,39 @@ def renderers() -> dict[str, Callable[[np.ndarray, Intrinsics], np.ndarray]]:
     return found
 
 
-def triangles_of(scene: Scene) -> np.ndarray:
-    """Return a scene's triangles in camera space."""
+def mesh_of(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Return a scene's vertices in camera space, and its faces."""
     meshes = [*scene.bodies, *scene.scenery]
-    return np.ascontiguousarray(np.concatenate([scene.camera.to_camera(m.vertices)[m.faces] for m in meshes]))
+    starts = np.cumsum([0] + [len(m.vertices) for m in meshes])
+    vertices = np.concatenate([scene.camera.to_camera(m.vertices) for m in meshes])
+    return vertices, np.concatenate([m.faces + start for m, start in zip(meshes, starts)]).astype(np.int32)
 
 
 def compare_renderers(bodies, count: int, rounds: int) -> list[dict]:
     """Time the installed renderers on scenes; say at how many pixels they agree with the one in use."""
     intrinsics = SENSORS["kinect1"].intrinsics.resized(320, 240)
     drawn = [compose(np.random.default_rng((2, i)), bodies, intrinsics) for i in range(count)]
-    stacks = [triangles_of(s) for s in drawn]
+    stacks = [mesh_of(s) for s in drawn]
     chosen = renderers()
     times: dict[str, list[float]] = {name: [] for name in chosen}
     for _ in track(range(rounds), "renderers"):
-        for triangles in stacks:
+        for vertices, faces in stacks:
             for name, draw in chosen.items():
                 start = time.perf_counter()
-                draw(triangles, intrinsics)
+                draw(vertices, faces, intrinsics)
                 times[name].append(time.perf_counter() - start)
     rows = []
     for name, draw in chosen.items():
         same = []
-        for triangles in stacks:
-            one, other = (depth_of(triangles, d(triangles, intrinsics), intrinsics) for d in (draw, visible_triangles))
+        for vertices, faces in stacks:
+            one, other = (
+                depth_of(vertices[faces], d(vertices, faces, intrinsics), intrinsics) for d in (draw, visible_triangles)
+            )
             same.append((np.abs(one - other) < 1e-3).mean())
         rows.append(
             {
                 "renderer": name, "ms": round(1e3 * float(np.median(times[name])), 1),
-                "triangles": int(np.median([len(t) for t in stacks])), "same_depth": round(float(np.mean(same)), 5),
+                "triangles": int(np.median([len(f) for _, f in stacks])), "same_depth": round(float(np.mean(same)), 5),
             }
         )  # fmt: skip
     return rows

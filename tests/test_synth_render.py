@@ -281,4 +281,4 @@ def test_errors_say_what_to_do(monkeypatch):
 
     monkeypatch.setitem(__import__("sys").modules, "cv2", Old())
     with pytest.raises(render_module.RendererMissingError, match=r"found 4.9.0.*posezoo\[synth\]"):
-        visible_triangles(np.zeros((1, 3, 3), np.float32), INTR)
+        visible_triangles(np.zeros((3, 3), np.float32), np.array([[0, 1, 2]]), INTR)

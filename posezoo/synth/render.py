@@ -67,13 +67,15 @@ class View:
         face: int32 `(height, width)`, number of the visible triangle over all meshes, -1 where there is none.
     """
 
-    def __init__(self, intrinsics: Intrinsics, triangles: np.ndarray, meshes: Sequence[PosedBody | Mesh]):
+    def __init__(
+        self, intrinsics: Intrinsics, vertices: np.ndarray, faces: np.ndarray, meshes: Sequence[PosedBody | Mesh]
+    ):
         self.intrinsics = intrinsics
-        self._triangles = triangles
+        self._vertices, self._faces = vertices, faces
         self._meshes = meshes
         counts = np.array([len(m.faces) for m in meshes], np.int64)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self.face = visible_triangles(triangles, intrinsics)
+        self.face = visible_triangles(vertices, faces, intrinsics)
         self._hit = np.flatnonzero(self.face >= 0)
         self._hit_face = self.face.ravel()[self._hit]
 
@@ -93,13 +95,13 @@ class View:
 
         Worked out for the triangles that are seen alone, which are few of all.
         """
-        seen = np.zeros(len(self._triangles), bool)
+        seen = np.zeros(len(self._faces), bool)
         seen[self._hit_face] = True
         chosen = np.flatnonzero(seen)
         place = np.zeros(len(seen), np.intp)
         place[chosen] = np.arange(len(chosen))
         which = place[self._hit_face]
-        a, b, c = np.moveaxis(self._triangles[chosen], 1, 0)
+        a, b, c = (self._vertices[self._faces[chosen, i]] for i in range(3))
         normals = np.cross(b - a, c - a)
         offsets = np.einsum("ij,ij->i", normals, a)
         low = np.minimum(np.minimum(a[:, 2], b[:, 2]), c[:, 2])
@@ -142,7 +144,7 @@ class View:
             mine = np.flatnonzero((self._hit_face >= start) & (self._hit_face < stop))
             if not len(mine):
                 continue
-            triangles = self._triangles[start:stop]
+            triangles = self._vertices[self._faces[start:stop]]
             face_normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
             at_vertex = np.stack(
                 [
@@ -214,26 +216,38 @@ def render(meshes: Sequence[PosedBody | Mesh], camera: Camera) -> View:
     """
     if not meshes:
         raise UserError("nothing to render: give at least one body or mesh")
-    triangles = []
+    vertices, faces, start = [], [], 0
     for mesh in meshes:
         if len(mesh.faces) and int(np.max(mesh.faces)) >= len(mesh.vertices):
             raise UserError(f"a face names vertex {int(np.max(mesh.faces))} of a mesh with {len(mesh.vertices)}")
-        triangles.append(camera.to_camera(mesh.vertices)[mesh.faces])
-    return View(camera.intrinsics, np.concatenate(triangles), list(meshes))
+        vertices.append(camera.to_camera(mesh.vertices))
+        faces.append(np.asarray(mesh.faces, np.int32) + np.int32(start))
+        start += len(mesh.vertices)
+    return View(camera.intrinsics, np.concatenate(vertices), np.concatenate(faces), list(meshes))
 
 
-def visible_triangles(triangles: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+def visible_triangles(vertices: np.ndarray, faces: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
     """Find the nearest triangle at every pixel.
 
     Args:
-        triangles: `(F, 3, 3)` camera-space corners in metres.
+        vertices: `(V, 3)` camera space, metres.
+        faces: `(F, 3)` vertex numbers.
         intrinsics: The camera's.
 
     Returns:
         int32 `(height, width)`: number of the triangle, -1 where there is none.
     """
     cv2 = _rasteriser()
-    corners, number = cut_in_front(np.ascontiguousarray(triangles, np.float32), NEAR_M)
+    vertices = np.ascontiguousarray(vertices, np.float32)
+    faces, number = np.asarray(faces, np.int32), np.arange(len(faces))
+    low = vertices[:, 2] < NEAR_M
+    if low.any():
+        touched = low[faces].any(axis=1)
+        pieces, of_piece = cut_in_front(vertices[faces[touched]], NEAR_M)
+        corners = len(vertices) + np.arange(3 * len(pieces), dtype=np.int32).reshape(-1, 3)
+        vertices = np.concatenate([vertices, pieces.reshape(-1, 3)])
+        faces = np.concatenate([faces[~touched], corners])
+        number = np.concatenate([number[~touched], number[touched][of_piece]])
     height, width = intrinsics.height, intrinsics.width
     # The rasteriser's principal point is the middle of the picture and its pixels are square. A shear brings any
     # other there. Its axes are OpenGL's: y up, z backwards.
@@ -244,21 +258,24 @@ def visible_triangles(triangles: np.ndarray, intrinsics: Intrinsics) -> np.ndarr
             [0, 0, -1, 0],
         ]
     )
-    # Numbers travel as colours: whole multiples of 2^-24 below 1, which float32 holds exactly.
-    colours = np.repeat((number.astype(np.float32) * np.float32(2.0**-24))[:, None], 9, axis=1).reshape(-1, 3)
+    # A triangle takes the colour of its first corner. Its number travels as that colour, as a multiple of 2^-24 below
+    # 1, which float32 holds exactly; so first corners are copied, one per triangle, and the others are shared.
+    count = len(faces)
+    corners = np.concatenate([vertices[faces[:, 0]], vertices])
+    indices = faces + np.int32(count)
+    indices[:, 0] = np.arange(count, dtype=np.int32)
+    colours = np.zeros((len(corners), 3), np.float32)
+    colours[:count, 0] = number * 2.0**-24
     settings = cv2.TriangleRasterizeSettings()
     settings.setShadingType(cv2.RASTERIZE_SHADING_FLAT)
     settings.setCullingMode(cv2.RASTERIZE_CULLING_NONE)
     picture = np.full((height, width, 3), -1, np.float32)
     distance = np.full((height, width), FAR_M, np.float32)
-    indices = np.arange(3 * len(corners), dtype=np.int32).reshape(-1, 3)
     field = 2 * np.arctan(height / 2 / intrinsics.fy)
-    if len(corners):
-        cv2.triangleRasterize(
-            corners.reshape(-1, 3), indices, colours, picture, distance, shear, field, NEAR_M / 2, FAR_M, settings
-        )
+    if count:
+        cv2.triangleRasterize(corners, indices, colours, picture, distance, shear, field, NEAR_M / 2, FAR_M, settings)
     seen = picture[..., 0]
-    return np.where(seen >= 0, np.rint(seen * 2.0**24), -1).astype(np.int32)
+    return np.where(seen >= 0, np.rint(seen * np.float32(2.0**24)), -1).astype(np.int32)
 
 
 def cut_in_front(triangles: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
@@ -271,10 +288,8 @@ def cut_in_front(triangles: np.ndarray, near: float) -> tuple[np.ndarray, np.nda
     Returns:
         Corners `(G, 3, 3)` and for each the number of the triangle it was `(G,)`.
     """
-    behind = (triangles[..., 2] < near).sum(axis=1)
     number = np.arange(len(triangles))
-    if not behind.any():
-        return triangles, number
+    behind = (triangles[..., 2] < near).sum(axis=1)
     kept, kept_number = [triangles[behind == 0]], [number[behind == 0]]
     for count in (1, 2):
         chosen = triangles[behind == count]
