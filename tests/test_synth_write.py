@@ -242,7 +242,7 @@ def test_ray_missing_is_told(tmp_path, monkeypatch):
 def capsules(monkeypatch):
     from posezoo.synth import crowd
 
-    monkeypatch.setattr(crowd, "body_source", lambda bodies, motion: capsule_person)
+    monkeypatch.setattr(crowd, "body_source", lambda *_: capsule_person)
 
 
 def run(line: str) -> int:

@@ -26,8 +26,8 @@ MANUAL = """
       sample = SynthShards("OUT")[0]
 
     bodies:       the built-in body needs no data; "makehuman FOLDER" takes MakeHuman's CC0 assets from a folder
-    motion:       folders with .bvh, .asf/.amc or Kinect skeleton sequences (.npz); poses are drawn from activity
-                  templates within joint limits where none is given
+    motion:       folders with .bvh, .asf/.amc or Kinect skeleton sequences (.npz), from which half of the poses come;
+                  the others, and all where none is given, are drawn from activities within joint limits
     backgrounds:  a folder of real depth frames without people (16-bit .png in millimetres, .npy); people stand at least
                   10 cm in front of them, or the frame is rejected. Rooms are built where none is given, or none fits
     sensors:      kinect1 and d435 (shadows at the left of what is in front, steps of disparity), kinect2 (noise by
@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bodies", nargs="+", default=["builtin"], metavar="SOURCE",
         help="builtin, or makehuman FOLDER (default: builtin)")  # fmt: skip
     add("--motion", nargs="+", default=[], metavar="FOLDER", help="folders of motion files that poses are drawn from")
+    add("--leave-out", nargs="+", default=[], metavar="PATTERN",
+        help="clips of --motion that are kept for tests, by name, such as 'a*_s7_*'")  # fmt: skip
     add("--backgrounds", metavar="FOLDER", help="real depth frames without people, to stand behind the people")
     add("--distance", default="1.2-8", metavar="MIN-MAX", help="metres from the camera (default: %(default)s)")
     add("--rgb", action="store_true", help="shaded colour pictures as well")
@@ -146,14 +148,14 @@ def job_of(arguments: argparse.Namespace) -> Job:
     if images is None:
         images = 1000 if arguments.out else SHOWN
     return Job(
-        body_source(arguments.bodies, arguments.motion),
+        body_source(arguments.bodies, arguments.motion, arguments.leave_out),
         images,
         seed=arguments.seed,
         recipe=recipe,
         backgrounds=str(Path(arguments.backgrounds).absolute()) if arguments.backgrounds else None,
         shard_size=arguments.shard_size,
         file_format=arguments.format,
-        told={"bodies": arguments.bodies, "motion": arguments.motion},
+        told={"bodies": arguments.bodies, "motion": arguments.motion, "leave_out": arguments.leave_out},
     )
 
 
