@@ -100,13 +100,26 @@ class Solid:
 
 
 def _smooth_profile(table: np.ndarray, count: int = 17) -> tuple[np.ndarray, np.ndarray]:
-    """Return a finely sampled smooth curve through the rows `(position, values...)` of a table."""
-    from scipy.interpolate import PchipInterpolator
+    """Return a finely sampled curve through the rows `(position, values...)` of a table, without overshoot.
 
+    Cubic between rows; at each row the slope is the harmonic mean of those beside it, or 0 at a turning point.
+    """
+    at, values = table[:, 0], table[:, 1:]
     if len(table) < 2:
-        return np.zeros(1), table[:, 1:]
+        return np.zeros(1), values
+    step = np.diff(at)[:, None]
+    rise = np.diff(values, axis=0) / step
+    slope = np.empty_like(values)
+    slope[0], slope[-1] = rise[0], rise[-1]
+    before, after = rise[:-1], rise[1:]
+    same = before * after > 0
+    slope[1:-1] = np.where(same, 2 * before * after / np.where(same, before + after, 1), 0)
     knots = np.linspace(0, 1, count)
-    return knots, PchipInterpolator(table[:, 0], table[:, 1:])(knots)
+    k = np.clip(np.searchsorted(at, knots, side="right") - 1, 0, len(at) - 2)
+    t = (knots - at[k])[:, None] / step[k]
+    t2, t3 = t * t, t * t * t
+    curve = (2 * t3 - 3 * t2 + 1) * values[k] + (3 * t2 - 2 * t3) * values[k + 1]
+    return knots, curve + step[k] * ((t3 - 2 * t2 + t) * slope[k] + (t3 - t2) * slope[k + 1])
 
 
 class Sculpture:
@@ -126,7 +139,7 @@ class Sculpture:
         bones: str | Sequence[tuple[float, str]],
         part: str | None = None,
         caps: tuple[float, float] | None = None,
-        front: Sequence[float] = (0, 0, 1),
+        front: Sequence[float] | np.ndarray = (0, 0, 1),
         power: float = 2,
         blend: float = 0.03,
         carve: bool = False,
@@ -153,7 +166,7 @@ class Sculpture:
     def ball(
         self,
         centre: Sequence[float] | np.ndarray,
-        radii: Sequence[float],
+        radii: Sequence[float] | np.ndarray,
         *,
         bones: str | Sequence[tuple[float, str]],
         part: str | None = None,
@@ -346,7 +359,8 @@ def sculpted(traits: dict[str, float]) -> Sculpture:
 
     s.sweep(in_hand(-0.005, 0, 0), in_hand(0.088, -0.001, -0.002), [
         (0.0, 0.021 * k, 0.028 * k), (0.4, 0.017 * k, 0.037 * k, 0.036 * k), (1.0, 0.0125 * k, 0.043 * k, 0.041 * k),
-    ], bones="left_hand", part="left_hand", front=thumbward, power=2.6, blend=0.02, caps=(0.012, 0.008 * k))  # fmt: skip
+    ], bones="left_hand", part="left_hand", front=thumbward, power=2.6, blend=0.02,
+        caps=(0.012, 0.008 * k))  # fmt: skip
     fingers = {
         "index": ((0.092, 0.031), (0.043, 0.025, 0.021), 0.0088, 0.13),
         "middle": ((0.096, 0.0095), (0.047, 0.029, 0.022), 0.0090, 0.03),
@@ -406,46 +420,51 @@ def sculpted(traits: dict[str, float]) -> Sculpture:
     def face(x: float, y: float, z: float) -> np.ndarray:
         return h(x * big, 0.075 + (y - 0.075) * big, z)
 
-    def r(*radii: float) -> tuple[float, ...]:
+    def sized(*radii: float) -> tuple[float, ...]:
         return tuple(head * radius for radius in radii)
 
-    skull = {"bones": "head", "blend": 0.03}
-    s.ball(h(0, 0.091, -0.012), r(0.075, 0.086, 0.093), part="head", **skull)
-    s.ball(h(0, 0.105, 0.028), r(0.066, 0.062, 0.066), part="face", **skull)  # forehead
+    s.ball(h(0, 0.091, -0.012), sized(0.075, 0.086, 0.093), part="head", bones="head")
+    s.ball(h(0, 0.105, 0.028), sized(0.066, 0.062, 0.066), part="face", bones="head")  # forehead
     s.sweep(face(0, 0.070, 0.036), face(0, -0.022 + chin_up, 0.052), [
-        (0.0, *r(0.066, 0.054, 0.06)), (0.45, *r(0.061 * jaw, 0.048, 0.06)), (0.8, *r(0.046 * jaw, 0.041, 0.05)),
-        (1.0, *r(0.032 * jaw, 0.036, 0.04)),
+        (0.0, *sized(0.066, 0.054, 0.06)), (0.45, *sized(0.061 * jaw, 0.048, 0.06)),
+        (0.8, *sized(0.046 * jaw, 0.041, 0.05)), (1.0, *sized(0.032 * jaw, 0.036, 0.04)),
     ], bones="head", part="face", blend=0.02, caps=(0.02, 0.012), power=2.2)  # fmt: skip
     s.sweep(h(0.050 * jaw, 0.028, -0.004), face(0.020, -0.020 + chin_up, 0.068), [
-        (0, *r(0.016, 0.026)), (1, *r(0.014, 0.016))], bones="head", part="face", blend=0.03)  # fmt: skip
-    s.ball(face(0, -0.022 + chin_up, 0.079), r(0.021 * jaw, 0.014, 0.014), bones="head", part="face", blend=0.015)
-    s.ball(face(0.040, 0.042, 0.064), r(0.024 + 0.003 * fat, 0.020, 0.022), bones="head", part="face", blend=0.02)
+        (0, *sized(0.016, 0.026)), (1, *sized(0.014, 0.016))], bones="head", part="face", blend=0.03)  # fmt: skip
+    s.ball(face(0, -0.022 + chin_up, 0.079), sized(0.021 * jaw, 0.014, 0.014), bones="head", part="face", blend=0.015)
+    s.ball(face(0.040, 0.042, 0.064), sized(0.024 + 0.003 * fat, 0.020, 0.022), bones="head", part="face", blend=0.02)
     s.sweep(
         face(0.006, 0.090, 0.088),
         face(0.046, 0.087, 0.068),
-        [(0, *r(0.010, 0.011)), (1, *r(0.008, 0.010))],
+        [(0, *sized(0.010, 0.011)), (1, *sized(0.008, 0.010))],
         bones="head",
         part="face",
         blend=0.012,
     )  # brow
-    s.ball(face(0.032, 0.070, 0.101), r(0.019, 0.0125, 0.019), bones="head", blend=0.010, carve=True)  # eye socket
-    s.ball(face(0.0315, 0.070, 0.0745), r(0.0135, 0.0125, 0.0125), bones="head", part="face", blend=0.004)
+    s.ball(face(0.032, 0.070, 0.101), sized(0.019, 0.0125, 0.019), bones="head", blend=0.010, carve=True)  # eye socket
+    s.ball(face(0.0315, 0.070, 0.0745), sized(0.0135, 0.0125, 0.0125), bones="head", part="face", blend=0.004)
     size = (1 + 0.25 * t["nose"] - 0.06 * fem) * (1 - 0.25 * child)
     s.sweep(
         face(0, 0.074, 0.086),
         face(0, 0.034, 0.1010 + 0.010 * (size - 1)),
-        [(0.0, *r(0.0085, 0.012)), (0.6, *r(0.0095 * size, 0.014 * size)), (1.0, *r(0.0125 * size, 0.0135 * size))],
+        [
+            (0.0, *sized(0.0085, 0.012)),
+            (0.6, *sized(0.0095 * size, 0.014 * size)),
+            (1.0, *sized(0.0125 * size, 0.0135 * size)),
+        ],
         bones="head",
         part="face",
         blend=0.010,
         front=(0, 0, 1),
     )  # nose
-    s.ball(face(0.012 * size, 0.029, 0.0935), r(0.0085 * size, 0.008, 0.010), bones="head", part="face", blend=0.006)
-    s.ball(face(0, 0.006, 0.0865), r(0.023, 0.0065, 0.010), bones="head", part="face", blend=0.008)  # lips
-    s.ball(face(0, -0.003, 0.0855), r(0.019, 0.006, 0.010), bones="head", part="face", blend=0.005)
+    s.ball(
+        face(0.012 * size, 0.029, 0.0935), sized(0.0085 * size, 0.008, 0.010), bones="head", part="face", blend=0.006
+    )
+    s.ball(face(0, 0.006, 0.0865), sized(0.023, 0.0065, 0.010), bones="head", part="face", blend=0.008)  # lips
+    s.ball(face(0, -0.003, 0.0855), sized(0.019, 0.006, 0.010), bones="head", part="face", blend=0.005)
     s.ball(
         h(0.077, 0.058, -0.008),
-        r(0.007, 0.030, 0.018),
+        sized(0.007, 0.030, 0.018),
         bones="head",
         part="head",
         turn=(-0.2, -0.45, 0.12),
@@ -728,13 +747,14 @@ def _bone_weights(solids: Sequence[Solid], points: np.ndarray, average: sparse.c
     return sparse.csr_matrix((table / table.sum(1, keepdims=True)).astype(np.float32))
 
 
-@lru_cache(maxsize=1)
-def template(step_m: float = 0.025) -> Template:
-    """Return the built-in person's surface and its changes; made at the first call, in about a second.
+#: Distance between vertices on trunk and limbs, metres; head and hands get finer ones.
+_STEP_M = 0.025
 
-    Args:
-        step_m: Distance between vertices on trunk and limbs, metres; head and hands get finer ones.
-    """
+
+@lru_cache(maxsize=1)
+def template() -> Template:
+    """Return the built-in person's surface and its changes; made at the first call, in one to two seconds."""
+    step_m = _STEP_M
     base = sculpted({})
     solids = base.solids
     shoulder = base.joints["left_upper_arm"]

@@ -167,7 +167,8 @@ def parse_mhclo(text: str, mesh: ObjMesh, *, name: str, base_vertices: int, sour
         raise MakeHumanError(f"{source}: damaged ({error}); get the file again") from None
     if len(rows) != len(mesh.vertices):
         raise MakeHumanError(
-            f"{source}: fits {len(rows)} vertices, but its mesh has {len(mesh.vertices)}; the files do not belong together"
+            f"{source}: fits {len(rows)} vertices, but its mesh has {len(mesh.vertices)}; "
+            "the files do not belong together"
         )
     table = np.zeros((len(rows), 9))
     for k, row in enumerate(rows):
@@ -446,9 +447,13 @@ class MakeHumanPeople:
         dresser = _Dresser(rng, data, base, landmarks, female=shape["gender"] < 0.5, scale=height_m / 1.72)
         dresser.hair()
         if self.clothes:
-            dresser.dress(float(ethnic[0]))
+            dresser.dress()
         vertices, weights, faces, parts, colours, albedo = dresser.finished()
         radii, _ = cKDTree(vertices).query(landmarks)
+        # The mesh has a mouth's inside, which is nearer to the head's centre than its surface.
+        at = dict(zip(LANDMARKS, landmarks))
+        head = LANDMARKS.index("head")
+        radii[head] = max(radii[head], 0.95 * np.linalg.norm(at["head"] - at["left_ear"]))
         return Body(
             rig=rig,
             vertices=vertices.astype(np.float32),
@@ -479,7 +484,8 @@ def _sign(name: str) -> int:
 
 
 def _rig(data: _Data, heads: Mapping[str, np.ndarray], tails: Mapping[str, np.ndarray]) -> Rig:
-    anchors, across = {}, {}
+    anchors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    across: dict[str, np.ndarray] = {}
     for side, s in (("left", "L"), ("right", "R")):
         toes = (heads[f"toe2-1.{s}"] + heads[f"toe3-1.{s}"]) / 2
         points = {
@@ -603,13 +609,15 @@ class _Dresser:
         if rng.random() < (0.02 if self.female else 0.15):
             self.about["hair"] = "bald"
             return
-        line = np.interp(p[:, 1], (-0.10, -0.05, -0.01, 0.03, 0.055, 0.09), (-0.125, -0.105, -0.075, -0.045, -0.01, 0.05))
+        line = np.interp(
+            p[:, 1], (-0.10, -0.05, -0.01, 0.03, 0.055, 0.09), (-0.125, -0.105, -0.075, -0.045, -0.01, 0.05)
+        )
         ear = (np.abs(p[:, 0]) > 0.072) & (np.abs(p[:, 1] + 0.012) < 0.036)
         grown = np.isin(self.vertex_parts, (_PART["head"], _PART["face"])) & (p[:, 2] < line) & (p[:, 1] > -0.10) & ~ear
         self.cover(grown, rng.choice((rng.uniform(0.005, 0.012), rng.uniform(0.015, 0.035))), hair)
         self.about["hair"] = "short"
 
-    def dress(self, _: float) -> None:
+    def dress(self) -> None:
         rng = self.rng
         names = list(self.data.garments)
         suits = [n for n in names if "suit" in n and n.startswith("female") == self.female]
@@ -637,8 +645,10 @@ class _Dresser:
         plain = np.array([k.partition("_")[2] if k.startswith(("left", "right")) else k for k in kind])
         hip, knee, ankle = (at[f"left_{n}"][1] for n in ("hip", "knee", "ankle"))
         hem = rng.choice((ankle, ankle + 0.03, (hip + knee) / 2, knee, hip - 0.1))
-        self.cover(np.isin(plain, ("thigh", "shin", "pelvis")) & (self.skin[:, 1] > hem), rng.uniform(0.004, 0.014), bottom)
         waist = hip + rng.uniform(0.0, 0.14)
+        below = np.isin(plain, ("torso", "pelvis")) & (self.skin[:, 1] < waist + 0.03)
+        legs = np.isin(plain, ("thigh", "shin")) & (self.skin[:, 1] > hem)
+        self.cover(below | legs, rng.uniform(0.004, 0.014), bottom)
         low_neck = at["neck"][1] + rng.uniform(-0.01, 0.05)
         trunk = np.isin(plain, ("torso", "pelvis", "neck")) & (self.skin[:, 1] > waist) & (self.skin[:, 1] < low_neck)
         sleeve = rng.choice((0.0, 0.5, 1.0, 2.0))
@@ -705,7 +715,9 @@ class _Dresser:
         lips = bare & (np.abs(away[:, 0]) < 0.024) & (np.abs(away[:, 1] + 0.036) < 0.008) & (away[:, 2] > -0.04)
         colours[lips] *= (0.95, 0.68, 0.68)
         for side in (1, -1):
-            brow = bare & (np.abs(at[:, 0] - side * 0.033) < 0.020) & (np.abs(at[:, 1] - 0.018) < 0.005) & (at[:, 2] > 0)
+            brow = (
+                bare & (np.abs(at[:, 0] - side * 0.033) < 0.020) & (np.abs(at[:, 1] - 0.018) < 0.005) & (at[:, 2] > 0)
+            )
             colours[brow] = self.materials[1][0] * 0.8
             eye = bare & (np.abs(at[:, 0] - side * 0.031) < 0.013) & (np.abs(at[:, 1]) < 0.007) & (at[:, 2] > -0.012)
             colours[eye] = 0.25

@@ -591,8 +591,8 @@ def poses_of_kinect(joints_mm: np.ndarray) -> list[Pose]:
         sole = shin @ rotations(yaw[:, None] * np.array([0, 1.0, 0]))
         front = sole[:, :, 2]
         flat = front * (1, 0, 1)
-        level = _limited(rotation_between(front, np.where(np.linalg.norm(flat, axis=1, keepdims=True) > 0.3, flat, front)),
-                         np.radians(35))  # fmt: skip
+        flat = np.where(np.linalg.norm(flat, axis=1, keepdims=True) > 0.3, flat, front)
+        level = _limited(rotation_between(front, flat), np.radians(35))
         sole = level @ sole
         for name, table in (("thigh", thigh), ("shin", shin), ("foot", sole), ("toes", sole)):
             world[:, INDEX[f"{side}_{name}"]] = table

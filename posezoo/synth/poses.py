@@ -105,8 +105,8 @@ def pose_from_angles(angles: Mapping[str, float]) -> Pose:
     for which in order:
         table[joints[which]] = table[joints[which]] @ turns[which]
     for side, sign in (("left", 1), ("right", -1)):
-        three = (angles.get(f"{side}_upper_arm.{name}", 0.0) for name in ("plane", "raise", "inward"))
-        table[INDEX[f"{side}_upper_arm"]] = _shoulder(*three, sign)
+        plane, up, inward = (angles.get(f"{side}_upper_arm.{name}", 0.0) for name in ("plane", "raise", "inward"))
+        table[INDEX[f"{side}_upper_arm"]] = _shoulder(plane, up, inward, sign)
     return Pose(table)
 
 
@@ -175,7 +175,7 @@ class _Draft:
         for name, value in angles.items():
             key = f"{joint}.{name}"
             low, high = ANGLES[key]
-            self.angles[key] = float(np.clip(value + self.rng.normal(0, jitter), low, high))
+            self.angles[key] = float(min(max(value + self.rng.normal(0, jitter), low), high))
 
     def arm(self, side: str, plane: float, up: float, inward: float, bend: float, pronate: float, *, jitter=7.0):
         self.set(f"{side}_upper_arm", jitter, plane=plane, inward=inward, **{"raise": up})
@@ -478,12 +478,32 @@ def _average_rig() -> Rig:
     return built_in_rig(t.joints, t.landmarks)
 
 
-def _segments_apart(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the least distance between points `(n, 3)` and `(m, 3)`."""
-    return float(np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1).min()))
-
-
 _ALONG = np.linspace(0, 1, 7)[:, None]
+_RODS = (*(f"{s}_{j}" for s in ("left", "right") for j in ("upper_arm", "forearm", "hand", "thigh", "shin")), "head")
+
+
+@lru_cache(maxsize=1)
+def _clearances() -> np.ndarray:
+    """Return how far apart, in metres, each two of `_RODS` must be in an average person; 0 where it does not matter."""
+    number = {name: k for k, name in enumerate(_RODS)}
+    flesh = {"thigh": 0.066, "shin": 0.045, "head": 0.078}
+    out = np.zeros((len(_RODS), len(_RODS)))
+
+    def apart(first: str, second: str, metres: float) -> None:
+        a, b = number[first], number[second]
+        out[a, b] = out[b, a] = metres
+
+    for side in ("left", "right"):
+        for limb, radius in (("forearm", 0.030), ("hand", 0.012)):
+            apart(f"{side}_{limb}", "head", radius + flesh["head"])
+            for other in ("left", "right"):
+                for leg in ("thigh", "shin"):
+                    apart(f"{side}_{limb}", f"{other}_{leg}", radius + flesh[leg])
+    apart("left_forearm", "right_forearm", 0.066)
+    apart("left_hand", "right_forearm", 0.050)
+    apart("right_hand", "left_forearm", 0.050)
+    apart("left_shin", "right_shin", 0.085)
+    return out
 
 
 def self_overlap(pose: Pose, *, rig: Rig | None = None, girth: float = 1.0) -> float:
@@ -493,67 +513,65 @@ def self_overlap(pose: Pose, *, rig: Rig | None = None, girth: float = 1.0) -> f
     """
     rig = rig or _average_rig()
     turn, at = rig.transforms(pose)
+    carriers, starts, ends, size = _rods_of(rig)
+    start, end = (np.einsum("rij,rj->ri", turn[carriers], p) + at[carriers] for p in (starts, ends))
+    rods = start[:, None] + _ALONG * (end - start)[:, None]
+    flat = rods.reshape(-1, 3)
+    squares = (flat**2).sum(1)
+    apart = squares[:, None] + squares - 2 * flat @ flat.T
+    count = len(_RODS)
+    apart = apart.reshape(count, 7, count, 7)
+    least = np.sqrt(np.maximum(apart.min(axis=(1, 3)), 0))
+    need = _clearances() * size
+    worst = float(np.where(need > 0, need - least, 0).max())
+    left_thigh, right_thigh = _RODS.index("left_thigh"), _RODS.index("right_thigh")
+    thighs = np.sqrt(max(apart[left_thigh, 3:, right_thigh, 3:].min(), 0))
+    worst = max(worst, 0.105 * size - thighs)
+
+    hips = (start[left_thigh] + start[right_thigh]) / 2
+    shoulders = (start[_RODS.index("left_upper_arm")] + start[_RODS.index("right_upper_arm")]) / 2
+    length = np.linalg.norm(shoulders - hips)
+    up = (shoulders - hips) / length
+    across = pose["pelvis"][:, 0] + (pose["pelvis"] @ pose["spine"] @ pose["chest"])[:, 0]
+    across = across - up * (across @ up)
+    across /= np.linalg.norm(across)
+    front = np.array([across[1] * up[2] - across[2] * up[1], across[2] * up[0] - across[0] * up[2],
+                      across[0] * up[1] - across[1] * up[0]])  # fmt: skip
+    limbs = [_RODS.index(f"{s}_{n}") for s in ("left", "right") for n in ("forearm", "hand")]
+    radius = np.array([0.030, 0.012, 0.030, 0.012])[:, None]
+    points = rods[limbs] - hips
+    height = points @ up / length
+    x, z = points @ across / size, points @ front / size + 0.01
+    a = np.interp(height, (-0.1, 0.1, 0.35, 0.75, 1.05), (0.165, 0.165, 0.140, 0.160, 0.11)) * girth
+    b = np.interp(height, (-0.1, 0.1, 0.35, 0.75, 1.05), (0.095, 0.100, 0.098, 0.105, 0.06)) * girth
+    depth = (1 - np.sqrt((x / a) ** 2 + (z / b) ** 2)) * np.minimum(a, b) + radius
+    depth = np.where((height > -0.12) & (height < 1.05), depth, 0)
+    depth[[0, 2], 0] = 0  # the elbows, which may touch the ribs
+    return max(worst, float(depth.max()) * size, 0.0)
+
+
+@lru_cache(maxsize=64)
+def _rods_of(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return for `_RODS`: carrying joints `(R,)`, both ends relative to them `(R, 3)`, and the person's size."""
     index = {n: k for k, n in enumerate(rig.names)}
-    anchors = rig.anchors
-
-    def place(joint: str) -> tuple[np.ndarray, np.ndarray]:
-        k = _carrier(rig, index, joint)
-        start, end = anchors[joint]
-        return tuple(turn[k] @ (p - rig.rest[k]) + at[k] for p in (start, end))
-
-    rods = {}
-    for side in ("left", "right"):
-        for joint in ("upper_arm", "forearm", "hand", "thigh", "shin"):
-            start, end = place(f"{side}_{joint}")
-            if joint == "hand":
+    carriers = [_carrier(rig, index, name) for name in _RODS]
+    starts, ends = [], []
+    hip, shoulder = ((rig.anchors[f"left_{n}"][0] + rig.anchors[f"right_{n}"][0]) / 2 for n in ("thigh", "upper_arm"))
+    size = float(np.linalg.norm(shoulder - hip) / 0.492)  # relative to the average person's trunk
+    for name, carrier in zip(_RODS, carriers):
+        if name == "head":
+            up = np.array([0, 1.0, 0.12]) * size
+            start, end = rig.rest[carrier] + 0.03 * up, rig.rest[carrier] + 0.11 * up
+        else:
+            start, end = rig.anchors[name]
+            if name.endswith("hand"):
                 end = end + 0.7 * (end - start)
-            rods[f"{side}_{joint}"] = start + _ALONG * (end - start)
-    hips = (rods["left_thigh"][0] + rods["right_thigh"][0]) / 2
-    shoulders = (rods["left_upper_arm"][0] + rods["right_upper_arm"][0]) / 2
-    rest_length = np.linalg.norm(
-        sum(anchors[f"{s}_upper_arm"][0] for s in ("left", "right")) / 2
-        - sum(anchors[f"{s}_thigh"][0] for s in ("left", "right")) / 2
-    )
-    size = float(rest_length / 0.492)  # relative to the average person's trunk
-    world = pose.world()
-    worst = 0.0
-    up = shoulders - hips
-    up = up / np.linalg.norm(up)
-    left = world[INDEX["chest"]][:, 0] + world[INDEX["pelvis"]][:, 0]
-    left = left - up * (left @ up)
-    left = left / np.linalg.norm(left)
-    front = np.cross(left, up)
-    for side in ("left", "right"):
-        for name, radius in (("forearm", 0.030), ("hand", 0.012)):
-            points = rods[f"{side}_{name}"][1:] if name == "forearm" else rods[f"{side}_{name}"]
-            local = points - hips
-            height = local @ up / (0.492 * size)
-            x, z = local @ left / size, local @ front / size
-            a = np.interp(height, (-0.1, 0.1, 0.35, 0.75, 1.05), (0.165, 0.165, 0.140, 0.160, 0.11)) * girth
-            b = np.interp(height, (-0.1, 0.1, 0.35, 0.75, 1.05), (0.095, 0.100, 0.098, 0.105, 0.06)) * girth
-            z = z + 0.01
-            ratio = np.sqrt((x / a) ** 2 + (z / b) ** 2)
-            depth = np.where((height > -0.12) & (height < 1.05), (1 - ratio) * np.minimum(a, b) + radius, 0) * size
-            worst = max(worst, float(depth.max()))
-            head, top = _head_rod(rig, index, turn, at, size)
-            for other, reach in ((head + _ALONG * (top - head), 0.078), (rods["left_thigh"], 0.066),
-                                 (rods["right_thigh"], 0.066), (rods["left_shin"], 0.045),
-                                 (rods["right_shin"], 0.045)):  # fmt: skip
-                worst = max(worst, (radius + reach) * size - _segments_apart(points, other))
-        worst = max(worst, 0.066 * size - _segments_apart(rods["left_forearm"], rods["right_forearm"]))
-        worst = max(worst, 0.050 * size - _segments_apart(rods["left_hand"], rods["right_forearm"]))
-        worst = max(worst, 0.050 * size - _segments_apart(rods["right_hand"], rods["left_forearm"]))
-    worst = max(worst, 0.085 * size - _segments_apart(rods["left_shin"], rods["right_shin"]))
-    return max(worst, 0.105 * size - _segments_apart(rods["left_thigh"][3:], rods["right_thigh"][3:]))
+        starts.append(start - rig.rest[carrier])
+        ends.append(end - rig.rest[carrier])
+    return np.array(carriers), np.array(starts), np.array(ends), size
 
 
 def _carrier(rig: Rig, index: Mapping[str, int], joint: str) -> int:
     if joint in index:
         return index[joint]
     return next(k for k, d in enumerate(rig.drivers) if d.joint == joint and not d.twist_only)
-
-
-def _head_rod(rig, index, turn, at, size: float) -> tuple[np.ndarray, np.ndarray]:
-    k = _carrier(rig, index, "head")
-    up = turn[k] @ np.array([0, 1.0, 0.12])
-    return at[k] + 0.03 * size * up, at[k] + 0.11 * size * up

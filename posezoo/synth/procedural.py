@@ -51,8 +51,7 @@ def built_in_rig(joints: np.ndarray, landmarks: np.ndarray) -> Rig:
     anchors = {}
     across = {}
     for side in ("left", "right"):
-        at = {n: joints[_JOINT[f"{side}_{n}"]] for n in
-              ("upper_arm", "forearm", "hand", "thigh", "shin", "foot", "toes", "middle1", "index1", "little1")}  # fmt: skip
+        at = {n.removeprefix(f"{side}_"): joints[k] for n, k in _JOINT.items() if n.startswith(side)}
         chain = ("upper_arm", "forearm", "hand", "middle1"), ("thigh", "shin", "foot", "toes")
         for names in chain:
             for first, second in zip(names[:-1], names[1:]):
@@ -193,9 +192,15 @@ def random_colour(rng: np.random.Generator) -> np.ndarray:
     return value * (1 - strength + strength * wheel)
 
 
-SKIN_COLOURS = np.array([[0.90, 0.73, 0.64], [0.82, 0.62, 0.50], [0.68, 0.47, 0.35], [0.47, 0.31, 0.23], [0.30, 0.19, 0.14]])
-HAIR_COLOURS = np.array([[0.06, 0.05, 0.05], [0.20, 0.13, 0.08], [0.40, 0.27, 0.15], [0.70, 0.55, 0.32], [0.65, 0.65, 0.65],
-                  [0.45, 0.20, 0.10]])  # fmt: skip
+SKIN_COLOURS = np.array(
+    [[0.90, 0.73, 0.64], [0.82, 0.62, 0.50], [0.68, 0.47, 0.35], [0.47, 0.31, 0.23], [0.30, 0.19, 0.14]]
+)
+HAIR_COLOURS = np.array(
+    [
+        [0.06, 0.05, 0.05], [0.20, 0.13, 0.08], [0.40, 0.27, 0.15], [0.70, 0.55, 0.32], [0.65, 0.65, 0.65],
+        [0.45, 0.20, 0.10],
+    ]
+)  # fmt: skip
 
 
 def _some(rng: np.random.Generator, width: float, limit: float) -> float:
@@ -385,9 +390,8 @@ class _Wardrobe:
             self.cover((f.trunk > -0.9) & (f.trunk < waist), 0.006, cloth, folds=0.001, smooth=0.5)
             self.skirt(waist, rng.uniform(0.35, 1.75), rng.uniform(0.0, 0.16), cloth)
 
-        top = (
-            cloth if lower == "dress" or (rng.random() < 0.08) else self.material(random_colour(rng), rng.uniform(0.15, 0.9))
-        )
+        same = lower == "dress" or rng.random() < 0.08
+        top = cloth if same else self.material(random_colour(rng), rng.uniform(0.15, 0.9))
         if upper == "coat":
             top = self.material(random_colour(rng), rng.uniform(0.15, 0.9))
         loose = rng.choice((rng.uniform(0.002, 0.006), rng.uniform(0.008, 0.028)))
@@ -417,16 +421,14 @@ class _Wardrobe:
         count = max(5, int((top - bottom) / 0.07))
         y = np.linspace(top, bottom, count)
         covered = self.skin[(self.fields.trunk > -0.9) | ((self.fields.leg > -0.5) & (self.fields.leg < 2.5))]
-        across, front, back = [], [], []
-        for level in y:
+        reach = np.zeros((3, count))
+        for k, level in enumerate(y):
             near = covered[np.abs(covered[:, 1] - level) < 0.035 * self.scale]
-            across.append(np.abs(near[:, 0]).max())
-            front.append(near[:, 2].max())
-            back.append(-near[:, 2].min())
+            reach[:, k] = np.abs(near[:, 0]).max(), near[:, 2].max(), -near[:, 2].min()
         fall = np.linspace(0, 1, count)
         extra = (gap + flare * fall) * self.scale
         # Cloth falls straight down from the widest place above.
-        across, front, back = (np.maximum.accumulate(np.array(s)) + extra for s in (across, front, back))
+        across, front, back = np.maximum.accumulate(reach, axis=1) + extra
         rings = _ellipses(np.stack([0 * y, y, 0 * y], 1), across, front, back, points=28, power=2.15)
         waves = 0.012 * min(flare / 0.1, 1.5) * self.scale
         angle = np.arange(28) / 28 * 2 * np.pi

@@ -226,7 +226,7 @@ class Driver:
     twist_only: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rig:
     """Joints of one body and how a pose turns them.
 
