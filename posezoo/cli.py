@@ -465,6 +465,13 @@ def track(rows, what: str, total: int | None = None) -> Iterator:
     return iter(rich_track(rows, what, total=total, console=Console(stderr=True)))
 
 
+def synth(arguments: argparse.Namespace) -> int:
+    """Synthetic people as a depth sensor sees them."""
+    from posezoo.synth.command import run
+
+    return run(arguments, track)
+
+
 # ----------------------------------------------------------------------------------------------- parser
 
 
@@ -643,6 +650,10 @@ def _parser() -> argparse.ArgumentParser:
         help="type of the int8 file's input and outputs; browsers take uint8 or float32 (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument("--weights", default="default", help="your own .weights.h5 (default: the released file)")
+
+    from posezoo.synth.command import MANUAL, SUMMARY, add_arguments
+
+    add_arguments(command("synth", synth, SUMMARY, MANUAL))
 
     sub = command("bench", bench, "latency on this machine", """
         Time packaged int8 files in one interleaved run: medians, network and decode apart.

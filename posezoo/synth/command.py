@@ -1,0 +1,176 @@
+"""`posezoo synth`: its arguments and what it does. Light to import; the work is imported when it is done."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from posezoo.errors import UserError
+
+if TYPE_CHECKING:
+    from posezoo.synth.write import Job
+
+SUMMARY = "synthetic people as a depth sensor sees them"
+
+MANUAL = """
+    Render people in rooms as a depth sensor sees them, with exact labels: depth in millimetres, part and person masks,
+    2-D and 3-D landmarks, and for each landmark whether it is seen.
+
+    OUT becomes a folder of shards (shard-00000.npz ...) and one dataset.json. A picture depends on the seed and its
+    number alone: any number of workers gives the same data. A run that was stopped, even by kill -9, is continued by
+    the same command; a shard that has its name is complete. More --images than before adds the difference.
+    Read the samples in Python:
+      from posezoo.synth.write import SynthShards
+      sample = SynthShards("OUT")[0]
+
+    bodies:       the built-in body needs no data; "makehuman FOLDER" takes MakeHuman's CC0 assets from a folder
+    motion:       folders with .bvh, .asf/.amc or Kinect skeleton sequences (.npz), from which half of the poses come;
+                  the others, and all where none is given, are drawn from activities within joint limits
+    backgrounds:  a folder of real depth frames without people (16-bit .png in millimetres, .npy); people stand at least
+                  10 cm in front of them, or the frame is rejected. Rooms are built where none is given, or none fits
+    sensors:      kinect1 and d435 (shadows at the left of what is in front, steps of disparity), kinect2 (noise by
+                  light, holes at edges); --exact leaves all of it out
+
+    examples:
+      posezoo synth --preview people.png
+      posezoo synth people --images 20000 --seed 1 --workers 4
+      posezoo synth people --images 2000 --sensor kinect2 --size 512x424 --people 2-3 --rgb --preview people.png
+      posezoo synth people --images 20000 --bodies makehuman mh --motion mocap --backgrounds rooms --ray
+"""
+
+#: How many samples a preview shows, and how many are made for one without OUT.
+SHOWN = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add("out", nargs="?", metavar="OUT", help="folder for the data set; needless with --preview alone")
+    add("--images", type=int, metavar="N", help=f"how many pictures (default: 1000; {SHOWN} without OUT)")
+    add("--seed", type=int, default=0, metavar="S", help="another seed gives other people and rooms (default: 0)")
+    add("--people", default="1-4", metavar="MIN-MAX", help="people in a picture (default: %(default)s)")
+    add("--size", default="320x240", metavar="WxH", help="of the pictures in pixels (default: %(default)s)")
+    add("--sensor", default="kinect1", metavar="NAME", help="kinect1, kinect2 or d435 (default: %(default)s)")
+    add("--bodies", nargs="+", default=["builtin"], metavar="SOURCE",
+        help="builtin, or makehuman FOLDER (default: builtin)")  # fmt: skip
+    add("--motion", nargs="+", default=[], metavar="FOLDER", help="folders of motion files that poses are drawn from")
+    add("--leave-out", nargs="+", default=[], metavar="PATTERN",
+        help="clips of --motion that are kept for tests, by name, such as 'a*_s7_*'")  # fmt: skip
+    add("--backgrounds", metavar="FOLDER", help="real depth frames without people, to stand behind the people")
+    add("--distance", default="1.2-8", metavar="MIN-MAX", help="metres from the camera (default: %(default)s)")
+    add("--rgb", action="store_true", help="shaded colour pictures as well")
+    add("--amplitude", action="store_true", help="active-infrared pictures as well")
+    add("--exact", action="store_true", help="leave sensor noise and holes out")
+    add("--inpaint", action="store_true", help="fill the holes of the depth pictures")
+    add("--drop", type=float, default=0.2, metavar="SHARE",
+        help="share of the pixels at people's outlines that are set to 0 (default: %(default)s)")  # fmt: skip
+    add("--workers", type=int, default=1, metavar="N",
+        help="processes; with --ray tasks at a time, 0 for all processors of the cluster (default: 1)")  # fmt: skip
+    add("--ray", action="store_true", help="work on the Ray cluster of RAY_ADDRESS, or on one started here")
+    add("--format", choices=("npz", "tfrecord"), default="npz", help="of the shards (default: %(default)s)")
+    add("--shard-size", type=int, default=100, metavar="N", help="pictures in one shard (default: %(default)s)")
+    add("--preview", metavar="FILE.png",
+        help="write a contact sheet: depth with landmarks (white: seen, red: behind the own body, pink: behind "
+        "others), parts, and what else was made")  # fmt: skip
+
+
+def run(arguments: argparse.Namespace, track: Callable[..., Iterable]) -> int:
+    """Do it.
+
+    Args:
+        arguments: As `add_arguments` parsed them.
+        track: Shows progress: given what is iterated over, what is done, and how many there are.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: What the user must change.
+    """
+    from posezoo.synth.preview import write_sheet
+    from posezoo.synth.write import SynthShards, write_dataset
+
+    if not arguments.out and not arguments.preview:
+        raise UserError("nothing to do: give OUT, a folder for the data set, or --preview FILE.png")
+    if arguments.preview and Path(arguments.preview).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--preview {arguments.preview}: expected a name that ends in .png or .jpg")
+    if arguments.workers < (0 if arguments.ray else 1):
+        raise UserError(f"--workers {arguments.workers}: expected 1 or more")
+    job = job_of(arguments)
+    if not arguments.out:
+        samples = [job.sample(i) for i in track(range(job.images), "rendering")]
+        write_sheet(arguments.preview, samples)
+        print(f"{len(samples)} picture(s): {arguments.preview}")
+        return 0
+    done = write_dataset(
+        arguments.out, job, workers=arguments.workers, ray=arguments.ray,
+        progress=lambda shards, count: track(shards, "rendering", count),
+    )  # fmt: skip
+    print(f"{done} picture(s) made, {job.images} in all: {arguments.out}")
+    if arguments.preview:
+        if job.file_format == "npz":
+            samples = SynthShards(arguments.out)[:SHOWN]
+        else:
+            samples = [job.sample(i) for i in range(min(SHOWN, job.images))]
+        write_sheet(arguments.preview, samples)
+        print(f"preview: {arguments.preview}")
+    return 0
+
+
+def job_of(arguments: argparse.Namespace) -> Job:
+    """Return what the arguments ask for.
+
+    Raises:
+        UserError: A value cannot be understood.
+    """
+    from posezoo.synth.crowd import body_source
+    from posezoo.synth.scene import Recipe, SceneSettings
+    from posezoo.synth.sensor import get_sensor
+    from posezoo.synth.write import Job
+
+    get_sensor(arguments.sensor)
+    people = numbers(arguments.people, "-", "--people", "1-4", whole=True)
+    width, height = numbers(arguments.size, "x", "--size", "320x240", whole=True)
+    nearest, farthest = numbers(arguments.distance, "-", "--distance", "1.2-8")
+    if not 16 <= min(width, height) <= max(width, height) <= 4096:
+        raise UserError(f"--size {arguments.size}: expected sides of 16 to 4096 pixels")
+    if not 0 <= arguments.drop <= 1:
+        raise UserError(f"--drop {arguments.drop}: expected a share from 0 to 1")
+    recipe = Recipe(
+        sensor=arguments.sensor, width=int(width), height=int(height),
+        scene=SceneSettings(people=(int(people[0]), int(people[1])), nearest_m=nearest, farthest_m=farthest),
+        silhouette_drop=arguments.drop, inpaint=arguments.inpaint, exact=arguments.exact, rgb=arguments.rgb,
+        amplitude=arguments.amplitude,
+    )  # fmt: skip
+    images = arguments.images
+    if images is None:
+        images = 1000 if arguments.out else SHOWN
+    return Job(
+        body_source(arguments.bodies, arguments.motion, arguments.leave_out),
+        images,
+        seed=arguments.seed,
+        recipe=recipe,
+        backgrounds=str(Path(arguments.backgrounds).absolute()) if arguments.backgrounds else None,
+        shard_size=arguments.shard_size,
+        file_format=arguments.format,
+        told={"bodies": arguments.bodies, "motion": arguments.motion, "leave_out": arguments.leave_out},
+    )
+
+
+def numbers(text: str, between: str, flag: str, example: str, *, whole: bool = False) -> tuple[float, float]:
+    """Read two numbers such as 1-4; one alone counts twice.
+
+    Raises:
+        UserError: They are something else, or the second is the smaller one of a range.
+    """
+    try:
+        parts = [int(p) if whole else float(p) for p in text.split(between)]
+    except ValueError:
+        parts = []
+    if len(parts) == 1:
+        parts *= 2
+    if len(parts) != 2 or (between == "-" and parts[0] > parts[1]):
+        raise UserError(f"{flag} {text}: expected {example}")
+    return parts[0], parts[1]
