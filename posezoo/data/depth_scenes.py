@@ -6,12 +6,13 @@ silhouettes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from posezoo.codecs.part_affinity import unlabelled_joints
 from posezoo.data.sample import ExampleSet, Source
 from posezoo.data.scenes import Scene, moved_keypoints, warped_mask
 from posezoo.geometry import box_to_crop, crop_matrix, whole_picture
@@ -28,12 +29,14 @@ class DepthFrame:
         keypoints: `(N, K, 3)`: x, y in pixels and COCO visibility.
         boxes: `(N, 4)` x, y, width, height of whole persons.
         people: bool `(height, width)`, where a person is the surface seen; None where nobody knows.
+        complete: Whether all that is in the frame is labelled: a keypoint of visibility 0 is outside it.
     """
 
     depth: np.ndarray
     keypoints: np.ndarray
     boxes: np.ndarray
     people: np.ndarray | None = None
+    complete: bool = False
 
 
 class DepthFrames(Protocol):
@@ -122,9 +125,10 @@ class DepthScenes(ExampleSet):
         swapped = list(self.frames.skeleton.flip_indices)
         keypoints = moved_keypoints(frame.keypoints[:, swapped] if flip else frame.keypoints, matrix, self.input_wh)
         boxes = moved_boxes(frame.boxes, matrix)
-        unlabelled = persons_unlabelled(
-            frame.keypoints[:, swapped] if flip else frame.keypoints, boxes, self.input_wh, enlarge=self.enlarge
-        )
+        unlabelled = None
+        if not frame.complete and not (frame.keypoints[..., 2] > 0).all():
+            given = frame.keypoints[:, swapped] if flip else frame.keypoints
+            unlabelled = unlabelled_joints(given, boxes, self.input_wh, enlarge=self.enlarge)
         areas = np.prod(boxes[:, 2:], axis=1)
         nowhere = np.zeros(self.input_wh[::-1], bool)
         return Scene(image, keypoints, nowhere, areas.astype(np.float32), unlabelled=unlabelled, index=number)
@@ -164,12 +168,33 @@ def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([low, high - low], axis=1).astype(np.float32)
 
 
-def persons_unlabelled(
-    keypoints: np.ndarray, boxes: np.ndarray, input_wh: tuple[int, int], *, enlarge: float
-) -> np.ndarray | None:
-    """Where keypoints that nobody labelled may lie, bool `(height, width, K)`; None if all are labelled."""
-    from posezoo.codecs.part_affinity import unlabelled_joints
+class MixedScenes:
+    """Several sets of scenes as one: each example is drawn from one of them, by shares.
 
-    if (keypoints[..., 2] > 0).all():
-        return None
-    return unlabelled_joints(keypoints, boxes, input_wh, enlarge=enlarge)
+    Args:
+        parts: The sets.
+        shares: How often each is drawn.
+        length: Examples per epoch.
+        seed: Seed of the draw.
+    """
+
+    def __init__(self, parts: Sequence[ExampleSet], shares: Sequence[float], *, length: int, seed: int = 0):
+        if len(parts) != len(shares):
+            raise ValueError(f"{len(parts)} sets need as many shares, got {len(shares)}")
+        self.parts, self.shares = list(parts), np.asarray(shares, float) / np.sum(shares)
+        self.length, self.seed = length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the order of the examples in an epoch."""
+        return np.random.default_rng((self.seed, epoch)).permutation(self.length)
+
+    def crop(self, index: int, epoch: int = 0) -> Scene:
+        """Load one example; its `index` is the number of the set it came from."""
+        rng = np.random.default_rng((self.seed, epoch, index))
+        part = int(rng.choice(len(self.parts), p=self.shares))
+        scene = self.parts[part].crop(int(rng.integers(len(self.parts[part]))), epoch * self.length + index)
+        scene.index = part
+        return scene

@@ -1,0 +1,209 @@
+"""What the recipes of the depth pose machines share: settings, frames, networks, the training loop, evaluation."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+import posezoo
+from posezoo.cards import read_card
+from posezoo.codecs import make_codec
+from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, MixedScenes
+from posezoo.data.scenes import scene_batch
+from posezoo.evaluation.bottom_up import find_in_scenes
+from posezoo.evaluation.pose_machines import from_scenes, score_landmarks
+from posezoo.files import replacing
+from posezoo.inference.depth import coloured
+from posezoo.inference.drawing import draw
+from posezoo.inference.runners import normalise
+from posezoo.skeletons import DEPTH17
+from posezoo.synth.frames import NewBackgrounds, SynthFrames
+from posezoo.training.backend import cosine, dataset, steps_down
+from posezoo.training.config import RunConfig, option
+from posezoo.training.run import Checkpoint, Plateau, Run
+
+
+@dataclass(frozen=True)
+class DepthConfig(RunConfig):
+    model: str = option("mpm_1s", "a name of this family from 'posezoo list'")
+    input_px: str = option("", "side of the input, or HEIGHTxWIDTH; the model's own by default")
+    data: Path = option(Path("data/synth"), "training frames")
+    dataset: str = option("synth", "synth (a folder of 'posezoo synth'), utd, dih, panoptic or itop")
+    val: Path | None = option(None, "validation frames of the same kind; by default the set's own split")
+    extra: Path | None = option(None, "a folder of 'posezoo synth' to mix in")
+    extra_share: float = option(0.5, "share of examples from --extra")
+    backgrounds: Path | None = option(None, "depth frames without people, put behind the people of --data")
+
+    init: Path | None = option(None, "weights of an earlier run of this network to start from")
+    epochs: int = option(13, "epochs (the paper: 13 on synthetic, 100 on real frames)")
+    length: int = option(0, "examples per epoch; 0 takes as many as there are frames")
+    batch: int = option(10, "frames per step")
+    optimizer: str = option("sgd", "sgd (momentum 0.9, as the paper) or adamw")
+    learning_rate: float = option(4e-7, "at the start (the paper draws it from 4e-10 to 4e-5)")
+    schedule: str = option("plateau", "plateau (a tenth when the F-score stops rising), cosine or constant")
+    patience: int = option(2, "epochs without progress before the plateau schedule steps down")
+    warm_up: int = option(100, "steps over which a cosine schedule's learning rate rises")
+    weight_decay: float = option(5e-4, "of the kernels")
+    ema: float = option(0.0, "momentum of the moving average of the weights; 0 for none")
+
+    rotation: float = option(20.0, "largest rotation in degrees, with probability 0.8")
+    crop: float = option(0.9, "probability of a random crop")
+    min_side: float = option(0.6, "smallest side of a crop, times the frame's short side")
+    max_side: float = option(1.3, "largest side of a crop, times the frame's short side")
+    flip: float = option(0.5, "probability of mirroring")
+    drop: float = option(0.2, "share of the pixels along silhouettes that are dropped")
+    shift: float = option(0.0, "largest change of all distances in metres")
+
+    val_frames: int = option(300, "validation frames; 0 takes all")
+    pictures: int = option(6, "validation pictures drawn after every epoch, into the run's folder")
+
+
+def input_size(cfg: DepthConfig) -> dict:
+    """The builder's argument for `--input-px`."""
+    if not cfg.input_px:
+        return {}
+    try:
+        sides = [int(side) for side in cfg.input_px.lower().split("x")]
+        if len(sides) not in (1, 2):
+            raise ValueError
+    except ValueError:
+        raise SystemExit(f"--input-px {cfg.input_px}: expected a side such as 368, or HEIGHTxWIDTH such as 184x224") from None
+    return {"input_px": sides[0] if len(sides) == 1 else tuple(sides)}
+
+
+def frames(cfg: DepthConfig, split: str):
+    """The labelled frames of a split."""
+    if cfg.dataset == "synth":
+        if split == "train":
+            return SynthFrames(cfg.data)
+        if cfg.val is None:
+            raise SystemExit("synthetic data have no split; give --val, a folder made with another --seed")
+        return SynthFrames(cfg.val, count=cfg.val_frames or None)
+    from posezoo.data.depth import read_depth_people
+
+    folder = cfg.data if split == "train" or cfg.val is None else cfg.val
+    return read_depth_people(cfg.dataset, folder, split)
+
+
+def examples(cfg: DepthConfig, input_wh: tuple[int, int]):
+    """Training examples, varied, and validation examples, as they are."""
+    augmentation = DepthAugmentation(
+        rotation_deg=cfg.rotation, crop=cfg.crop, side=(cfg.min_side, cfg.max_side), flip=cfg.flip, drop=cfg.drop,
+        shift_m=cfg.shift,
+    )  # fmt: skip
+    behind = NewBackgrounds(cfg.backgrounds) if cfg.backgrounds else None
+    options = {"augmentation": augmentation, "seed": cfg.seed}
+    train = DepthScenes(frames(cfg, "train"), input_wh, background=behind, length=cfg.length or None, **options)
+    if cfg.extra:
+        extra = DepthScenes(SynthFrames(cfg.extra), input_wh, **options)
+        train = MixedScenes(
+            [train, extra], [1 - cfg.extra_share, cfg.extra_share], length=cfg.length or len(train), seed=cfg.seed
+        )  # fmt: skip
+    held_out = frames(cfg, "val")
+    count = min(cfg.val_frames or len(held_out), len(held_out))
+    return train, DepthScenes(held_out, input_wh, length=count)
+
+
+def codec_of(cfg: DepthConfig, network):
+    """The card's codec at the network's size."""
+    height, width = network.input_shape[1:3]
+    return make_codec(input_wh=(width, height), **read_card(cfg.model).codec)
+
+
+def fit(cfg: DepthConfig, run: Run, network: keras.Model, trainer: keras.Model, train, checked, codec, *, steps=None) -> None:
+    """Train to the last epoch; evaluate, draw and save after each.
+
+    Args:
+        cfg: Settings.
+        run: The run.
+        network: What is saved.
+        trainer: What is fitted: the network in one of `posezoo.training.pose_machines`' trainers.
+        train: Training examples.
+        checked: Validation examples.
+        codec: Of targets and decoding.
+        steps: Extra callbacks.
+    """
+    per_epoch = len(train) // cfg.batch
+    if not per_epoch:
+        raise SystemExit(f"{cfg.data}: {len(train)} frames do not fill one batch of {cfg.batch}; lower --batch")
+    height, width = network.input_shape[1:3]
+    trainer.build((None, height, width, 1))
+    trainer.compile(optimizer(cfg), jit_compile=False)
+    scale = partial(normalise, spec=read_card(cfg.model).input)
+
+    def evaluate() -> dict[str, float]:
+        def run_network(images):
+            outputs = trainer.predict_on_batch(scale(images))
+            return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+        found = find_in_scenes(run_network, checked, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers)
+        draw_predictions(run, found[: cfg.pictures])
+        scores = score_landmarks(from_scenes(found)).summary(threshold=read_card(cfg.model).score_threshold)
+        return {"val_f": scores.f_score, "val_precision": scores.precision, "val_recall": scores.recall}
+
+    plateau = Plateau(cfg.patience, factor=0.1) if cfg.schedule == "plateau" else None
+    falling = cosine(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch, warm_up=cfg.warm_up)
+    learning_rate = falling if cfg.schedule == "cosine" else steps_down(cfg.learning_rate, at=())
+    run.restore(trainer, plateau)
+    callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau), *(steps or ())]
+    if cfg.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
+    encode = partial(encoded, codec=codec, scale=scale)
+    data = dataset(train, encode, cfg.batch, epochs=range(run.epoch, cfg.epochs), workers=cfg.workers)
+    trainer.fit(
+        data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
+        shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
+    )  # fmt: skip
+
+
+def encoded(scenes, *, codec, scale):
+    """A batch of inputs and targets; `domain` says which of mixed sets each scene came from."""
+    images, targets = scene_batch(scenes, codec, scale=scale, skeleton=DEPTH17)
+    return images, targets
+
+
+def optimizer(cfg: DepthConfig) -> keras.optimizers.Optimizer:
+    averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
+    if cfg.optimizer == "sgd":
+        made = keras.optimizers.SGD(cfg.learning_rate, momentum=0.9, weight_decay=cfg.weight_decay, **averaging)
+    elif cfg.optimizer == "adamw":
+        made = keras.optimizers.AdamW(cfg.learning_rate, weight_decay=cfg.weight_decay, **averaging)
+    else:
+        raise SystemExit(f"unknown --optimizer {cfg.optimizer}; expected sgd or adamw")
+    made.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return made
+
+
+def draw_predictions(run: Run, found) -> None:
+    """Write what the network sees in a few validation frames into the run's folder."""
+    if not found:
+        return
+    drawn = [draw(coloured(scene.image[..., 0]), poses) for scene, poses in found]
+    with replacing(run.folder / "pictures" / f"epoch_{run.epoch:03d}.png") as path:
+        cv2.imwrite(str(path), np.concatenate(drawn, axis=1)[..., ::-1])
+
+
+def smoke(cfg):
+    """Shrink a run to two short epochs; without --data, on frames rendered for it."""
+    data, val = cfg.data, cfg.val
+    if cfg.data == DepthConfig.data:
+        data, val = rendered(12, seed=1), rendered(4, seed=2)
+    return replace(
+        cfg, data=data, val=val, input_px=cfg.input_px or "96x128", batch=2, epochs=2, length=4, val_frames=4, pictures=2
+    )
+
+
+def rendered(count: int, *, seed: int) -> Path:
+    """Render a few frames into a temporary folder."""
+    from posezoo.synth.write import Job, write_dataset
+
+    folder = Path(tempfile.mkdtemp())
+    write_dataset(folder, Job(images=count, recipe=None, seed=seed), workers=1)
+    return folder
