@@ -179,7 +179,7 @@ def test_scenes_and_records_are_scored():
     (labelled,) = from_scenes([(scene, poses)])
     assert labelled.boxes.tolist() == [[10, 10, 20, 100]]
     assert score_landmarks([labelled]).recall()[0].tolist() == [0] + [1] * 10
-    people = KeypointSet("two", PAIR)
+    people = KeypointSet("two", PAIR, read=lambda path: path)
     people.add("a.png", truth)
     people.add("b.png", truth)
 

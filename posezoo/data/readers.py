@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from posezoo.data.coco import read_coco
+from posezoo.data.depth import read_dih, read_itop, read_panoptic_depth, read_utd_mhad
 from posezoo.data.flic import read_flic
 from posezoo.data.lsp import read_lsp
 from posezoo.data.sample import KeypointSet, keypoint_columns
@@ -18,7 +20,7 @@ def read(dataset: str, root: Path | str, split: str, skeleton: Skeleton | None =
     """Read a split of a data set.
 
     Args:
-        dataset: `lsp` (also its extended set), `flic` or `coco`.
+        dataset: `lsp` (also its extended set), `flic`, `coco`; depth: `utd_mhad`, `dih`, `panoptic_depth`, `itop`.
         root: The data set's folder, see its reader. For `coco`: the official one
             (`annotations/person_keypoints_train2017.json` and `train2017/`, the same for `val`), or one
             with an annotation file, or one per split with the split in its name, and `images/`. A single
@@ -42,6 +44,10 @@ def _read_lsp(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet:
 
 def _read_flic(root: Path, split: str, skeleton: Skeleton | None) -> KeypointSet:
     return _select(read_flic(root, split), skeleton)
+
+
+def _depth(reader: Callable[[Path, str], KeypointSet]) -> Callable[[Path, str, Skeleton | None], KeypointSet]:
+    return lambda root, split, skeleton: _select(reader(root, split), skeleton)
 
 
 def _select(people: KeypointSet, skeleton: Skeleton | None) -> KeypointSet:
@@ -125,4 +131,7 @@ def _divide(people: KeypointSet, root: Path, split: str) -> KeypointSet:
 
 
 #: Name -> function of (root, split, skeleton or None).
-READERS = {"lsp": _read_lsp, "flic": _read_flic, "coco": _read_coco}
+READERS = {
+    "lsp": _read_lsp, "flic": _read_flic, "coco": _read_coco, "utd_mhad": _depth(read_utd_mhad),
+    "dih": _depth(read_dih), "panoptic_depth": _depth(read_panoptic_depth), "itop": _depth(read_itop),
+}  # fmt: skip

@@ -45,7 +45,7 @@ class Sample:
     """One picture and the people in it.
 
     Attributes:
-        image: RGB uint8 `(height, width, 3)`.
+        image: RGB uint8 `(height, width, 3)`, or depth `(height, width)`, see `Record.read`.
         keypoints: `(N, K, 3)`: x, y in pixels and COCO visibility (0 unlabelled, 1 hidden, 2 visible).
         boxes: `(N, 4)`: x, y, width, height in pixels.
         areas: `(N,)` square pixels.
@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass
 class Record:
-    """A sample whose picture is still on disk."""
+    """A sample whose picture is still on disk; `read` gives its pixels."""
 
     path: Path
     keypoints: np.ndarray
@@ -72,6 +72,7 @@ class Record:
     image_id: int = 0
     annotation_ids: Sequence[int] = ()
     ignore: Callable[[], np.ndarray] | None = None
+    read: Callable[[Path], np.ndarray] = read_image
 
     def load(self) -> Sample:
         """Read the picture.
@@ -80,7 +81,7 @@ class Record:
             ImageError: The file is missing or no picture.
         """
         mask = self.ignore() if self.ignore else None
-        return Sample(read_image(self.path), self.keypoints, self.boxes, self.areas, mask, self.path.name)
+        return Sample(self.read(self.path), self.keypoints, self.boxes, self.areas, mask, self.path.name)
 
 
 class PictureCache:
@@ -88,21 +89,22 @@ class PictureCache:
 
     Args:
         room: Bytes; 0 decodes anew each time.
+        read: Function from a path to pixels; raises `ImageError`.
     """
 
-    def __init__(self, room: int = 2 << 30):
-        self._room = room
+    def __init__(self, room: int = 2 << 30, read: Callable[[Path], np.ndarray] = read_image):
+        self._room, self._read = room, read
         self._kept: dict[Path, np.ndarray] = {}
 
     def read(self, path: Path) -> np.ndarray:
-        """Return a picture as RGB uint8.
+        """Return a picture's pixels.
 
         Raises:
             ImageError: The file is missing or no picture.
         """
         image = self._kept.get(path)
         if image is None:
-            image = read_image(path)
+            image = self._read(path)
             if image.nbytes <= self._room:
                 self._room -= image.nbytes
                 self._kept[path] = image
@@ -208,9 +210,9 @@ class ExampleSet:
         return np.random.default_rng((self.seed, epoch if self.varied else 0, index))
 
 
-def cached(path_of: Callable[[int], Path], cache_bytes: int) -> Source:
+def cached(path_of: Callable[[int], Path], cache_bytes: int, read: Callable[[Path], np.ndarray] = read_image) -> Source:
     """Return the source of pictures that are files, kept in memory while there is room."""
-    cache = PictureCache(cache_bytes)
+    cache = PictureCache(cache_bytes, read)
     return Source(lambda i: cache.read(path_of(i)), lambda i: path_of(i).name)
 
 
@@ -223,12 +225,17 @@ class KeypointSet:
         skeleton: What the keypoint columns mean.
         records: The usable pictures.
         problems: How many annotations were left out, by reason.
+        read: Reads a record's picture: RGB uint8 `(height, width, 3)`; of depth sets float32 metres
+            `(height, width)`, 0 where nothing was measured.
+        depth: Whether that is depth.
     """
 
     name: str
     skeleton: Skeleton
     records: list[Record] = field(default_factory=list)
     problems: Counter = field(default_factory=Counter)
+    read: Callable[[Path], np.ndarray] = read_image
+    depth: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
@@ -264,5 +271,5 @@ class KeypointSet:
         if len(boxes) and (boxes[:, 2:].max(axis=1) <= 0).any():
             return self.leave_out(path.name, "no labelled keypoint, or a box without area")
         areas = boxes[:, 2] * boxes[:, 3] if areas is None else np.asarray(areas, np.float32)
-        self.records.append(Record(path, keypoints, boxes, areas, **rest))
+        self.records.append(Record(path, keypoints, boxes, areas, read=self.read, **rest))
         return None

@@ -271,7 +271,7 @@ def find_in_records(
     """Run a model on every picture of a set.
 
     Args:
-        model: Path to poses, such as a `PoseModel`.
+        model: Picture to poses, such as a `PoseModel`.
         people: The labelled pictures, of the model's skeleton.
         progress: Wraps the iteration, for a progress bar.
 
@@ -282,7 +282,7 @@ def find_in_records(
     unreadable: list[str] = []
     for record in progress(people.records):
         try:
-            found = model(record.path)
+            found = model(record.read(record.path))
         except ImageError:
             unreadable.append(record.path.name)
             continue
