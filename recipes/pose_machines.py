@@ -12,10 +12,10 @@ import cv2
 import keras
 import numpy as np
 
-import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs import make_codec
-from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, MixedScenes
+from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, MixedScenes, RecordFrames
+from posezoo.data.readers import read
 from posezoo.data.scenes import scene_batch
 from posezoo.evaluation.bottom_up import find_in_scenes
 from posezoo.evaluation.pose_machines import from_scenes, score_landmarks
@@ -29,17 +29,22 @@ from posezoo.training.backend import cosine, dataset, steps_down
 from posezoo.training.config import RunConfig, option
 from posezoo.training.run import Checkpoint, Plateau, Run
 
+#: Data sets whose background was cut away.
+SEGMENTED = ("utd_mhad",)
+
 
 @dataclass(frozen=True)
 class DepthConfig(RunConfig):
     model: str = option("mpm_1s", "a name of this family from 'posezoo list'")
     input_px: str = option("", "side of the input, or HEIGHTxWIDTH; the model's own by default")
     data: Path = option(Path("data/synth"), "training frames")
-    dataset: str = option("synth", "synth (a folder of 'posezoo synth'), utd, dih, panoptic or itop")
+    dataset: str = option("synth", "synth (a folder of 'posezoo synth'), utd_mhad, dih, panoptic_depth or itop")
     val: Path | None = option(None, "validation frames of the same kind; by default the set's own split")
     extra: Path | None = option(None, "a folder of 'posezoo synth' to mix in")
     extra_share: float = option(0.5, "share of examples from --extra")
     backgrounds: Path | None = option(None, "depth frames without people, put behind the people of --data")
+
+    out: Path = option(Path("runs/pose_machine"), "folder of the run")
 
     init: Path | None = option(None, "weights of an earlier run of this network to start from")
     epochs: int = option(13, "epochs (the paper: 13 on synthetic, 100 on real frames)")
@@ -58,7 +63,9 @@ class DepthConfig(RunConfig):
     min_side: float = option(0.6, "smallest side of a crop, times the frame's short side")
     max_side: float = option(1.3, "largest side of a crop, times the frame's short side")
     flip: float = option(0.5, "probability of mirroring")
-    drop: float = option(0.2, "share of the pixels along silhouettes that are dropped")
+    drop: float = option(
+        0.0, "share of the pixels along silhouettes that are dropped, beside what 'posezoo synth' drops"
+    )
     shift: float = option(0.0, "largest change of all distances in metres")
 
     val_frames: int = option(300, "validation frames; 0 takes all")
@@ -74,7 +81,9 @@ def input_size(cfg: DepthConfig) -> dict:
         if len(sides) not in (1, 2):
             raise ValueError
     except ValueError:
-        raise SystemExit(f"--input-px {cfg.input_px}: expected a side such as 368, or HEIGHTxWIDTH such as 184x224") from None
+        raise SystemExit(
+            f"--input-px {cfg.input_px}: expected a side such as 368, or HEIGHTxWIDTH such as 184x224"
+        ) from None
     return {"input_px": sides[0] if len(sides) == 1 else tuple(sides)}
 
 
@@ -86,10 +95,11 @@ def frames(cfg: DepthConfig, split: str):
         if cfg.val is None:
             raise SystemExit("synthetic data have no split; give --val, a folder made with another --seed")
         return SynthFrames(cfg.val, count=cfg.val_frames or None)
-    from posezoo.data.depth import read_depth_people
-
     folder = cfg.data if split == "train" or cfg.val is None else cfg.val
-    return read_depth_people(cfg.dataset, folder, split)
+    people = read(cfg.dataset, folder, split)
+    if people.problems:
+        print(f"{people.name}: {len(people)} frames, left out: {dict(people.problems)}")
+    return RecordFrames(people, segmented=cfg.dataset in SEGMENTED)
 
 
 def examples(cfg: DepthConfig, input_wh: tuple[int, int]):
@@ -117,7 +127,18 @@ def codec_of(cfg: DepthConfig, network):
     return make_codec(input_wh=(width, height), **read_card(cfg.model).codec)
 
 
-def fit(cfg: DepthConfig, run: Run, network: keras.Model, trainer: keras.Model, train, checked, codec, *, steps=None) -> None:
+def fit(
+    cfg: DepthConfig,
+    run: Run,
+    network: keras.Model,
+    trainer: keras.Model,
+    train,
+    checked,
+    codec,
+    *,
+    encode=scene_batch,
+    more=(),
+):
     """Train to the last epoch; evaluate, draw and save after each.
 
     Args:
@@ -128,7 +149,8 @@ def fit(cfg: DepthConfig, run: Run, network: keras.Model, trainer: keras.Model, 
         train: Training examples.
         checked: Validation examples.
         codec: Of targets and decoding.
-        steps: Extra callbacks.
+        encode: Makes batches of scenes, see `posezoo.data.scenes.scene_batch`.
+        more: More callbacks.
     """
     per_epoch = len(train) // cfg.batch
     if not per_epoch:
@@ -152,21 +174,15 @@ def fit(cfg: DepthConfig, run: Run, network: keras.Model, trainer: keras.Model, 
     falling = cosine(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch, warm_up=cfg.warm_up)
     learning_rate = falling if cfg.schedule == "cosine" else steps_down(cfg.learning_rate, at=())
     run.restore(trainer, plateau)
-    callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau), *(steps or ())]
+    callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau), *more]
     if cfg.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
-    encode = partial(encoded, codec=codec, scale=scale)
-    data = dataset(train, encode, cfg.batch, epochs=range(run.epoch, cfg.epochs), workers=cfg.workers)
+    batches = partial(encode, codec=codec, scale=scale, skeleton=DEPTH17)
+    data = dataset(train, batches, cfg.batch, epochs=range(run.epoch, cfg.epochs), workers=cfg.workers)
     trainer.fit(
         data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
     )  # fmt: skip
-
-
-def encoded(scenes, *, codec, scale):
-    """A batch of inputs and targets; `domain` says which of mixed sets each scene came from."""
-    images, targets = scene_batch(scenes, codec, scale=scale, skeleton=DEPTH17)
-    return images, targets
 
 
 def optimizer(cfg: DepthConfig) -> keras.optimizers.Optimizer:
@@ -196,14 +212,25 @@ def smoke(cfg):
     if cfg.data == DepthConfig.data:
         data, val = rendered(12, seed=1), rendered(4, seed=2)
     return replace(
-        cfg, data=data, val=val, input_px=cfg.input_px or "96x128", batch=2, epochs=2, length=4, val_frames=4, pictures=2
+        cfg,
+        data=data,
+        val=val,
+        input_px=cfg.input_px or "96x128",
+        batch=2,
+        epochs=2,
+        length=4,
+        val_frames=4,
+        pictures=2,
     )
 
 
 def rendered(count: int, *, seed: int) -> Path:
-    """Render a few frames into a temporary folder."""
+    """Render a few small frames into a temporary folder."""
+    from posezoo.synth.crowd import body_source
+    from posezoo.synth.scene import Recipe
     from posezoo.synth.write import Job, write_dataset
 
     folder = Path(tempfile.mkdtemp())
-    write_dataset(folder, Job(images=count, recipe=None, seed=seed), workers=1)
+    job = Job(body_source(["builtin"], [], []), count, seed=seed, recipe=Recipe(width=160, height=120))
+    write_dataset(folder, job)
     return folder

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from posezoo.codecs.part_affinity import unlabelled_joints
-from posezoo.data.sample import ExampleSet, Source
+from posezoo.data.sample import ExampleSet, KeypointSet, PictureCache, Source
 from posezoo.data.scenes import Scene, moved_keypoints, warped_mask
 from posezoo.geometry import box_to_crop, crop_matrix, whole_picture
 from posezoo.inference.depth import cleaned, crop_depth
@@ -48,6 +48,31 @@ class DepthFrames(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> DepthFrame: ...
+
+
+class RecordFrames:
+    """The frames of a labelled set that a reader of `posezoo.data.depth` gives.
+
+    Args:
+        people: The set.
+        segmented: Whether whatever the sensor measured is a person, as where the background was cut away.
+        cache_bytes: Memory for frames.
+    """
+
+    def __init__(self, people: KeypointSet, *, segmented: bool = False, cache_bytes: int = 2 << 30):
+        self.people, self.segmented = people, segmented
+        self.name, self.skeleton = people.name, people.skeleton
+        self._caches: dict[Callable, PictureCache] = {}
+        self._room = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.people.records)
+
+    def __getitem__(self, index: int) -> DepthFrame:
+        record = self.people.records[index]
+        cache = self._caches.setdefault(record.read, PictureCache(self._room, record.read))
+        depth = cache.read(record.path)
+        return DepthFrame(depth, record.keypoints, record.boxes, depth > 0 if self.segmented else None)
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,10 @@ class DepthScenes(ExampleSet):
     def crop(self, index: int, epoch: int = 0) -> Scene:
         """Load one example; its image is float32 `(height, width, 1)` in metres."""
         rng = self.rng(epoch, index)
-        number = index if len(self) <= len(self.frames) else int(rng.integers(len(self.frames)))
+        number = index
+        if self.augmentation is not None and len(self) != len(self.frames):
+            number = int(rng.integers(len(self.frames)))
+        number, _ = self._readable(number)
         frame = self.frames[number]
         depth = frame.depth if self.background is None else self.background(rng, frame)
         matrix, flip = self._crop_matrix(rng, depth.shape[::-1])
