@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -137,6 +138,7 @@ def fit(
     codec,
     *,
     encode=scene_batch,
+    evaluate=None,
     more=(),
 ):
     """Train to the last epoch; evaluate, draw and save after each.
@@ -150,6 +152,7 @@ def fit(
         checked: Validation examples.
         codec: Of targets and decoding.
         encode: Makes batches of scenes, see `posezoo.data.scenes.scene_batch`.
+        evaluate: Returns scores, the one that counts first; by default the F-score of `checked`.
         more: More callbacks.
     """
     per_epoch = len(train) // cfg.batch
@@ -158,18 +161,8 @@ def fit(
     height, width = network.input_shape[1:3]
     trainer.build((None, height, width, 1))
     trainer.compile(optimizer(cfg), jit_compile=False)
-    scale = partial(normalise, spec=read_card(cfg.model).input)
-
-    def evaluate() -> dict[str, float]:
-        def run_network(images):
-            outputs = trainer.predict_on_batch(scale(images))
-            return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
-
-        found = find_in_scenes(run_network, checked, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers)
-        draw_predictions(run, found[: cfg.pictures])
-        scores = score_landmarks(from_scenes(found)).summary(threshold=read_card(cfg.model).score_threshold)
-        return {"val_f": scores.f_score, "val_precision": scores.precision, "val_recall": scores.recall}
-
+    scale = scale_of(cfg)
+    evaluate = evaluate or partial(f_scores, cfg, run, trainer, checked, codec)
     plateau = Plateau(cfg.patience, factor=0.1) if cfg.schedule == "plateau" else None
     falling = cosine(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch, warm_up=cfg.warm_up)
     learning_rate = falling if cfg.schedule == "cosine" else steps_down(cfg.learning_rate, at=())
@@ -183,6 +176,32 @@ def fit(
         data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
     )  # fmt: skip
+
+
+def scale_of(cfg: DepthConfig):
+    """Brings metres to the network's input."""
+    return partial(normalise, spec=read_card(cfg.model).input)
+
+
+def runner_of(cfg: DepthConfig, trainer: keras.Model):
+    """The network being trained, as evaluation calls it: metres to outputs by name."""
+    scale = scale_of(cfg)
+
+    def run_network(images):
+        outputs = trainer.predict_on_batch(scale(images))
+        return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+    return run_network
+
+
+def f_scores(cfg: DepthConfig, run: Run, trainer: keras.Model, checked, codec) -> dict[str, float]:
+    """Precision, recall and F-score on the validation examples; draws a few."""
+    found = find_in_scenes(
+        runner_of(cfg, trainer), checked, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers
+    )  # fmt: skip
+    draw_predictions(run, found[: cfg.pictures])
+    scores = score_landmarks(from_scenes(found)).summary(threshold=read_card(cfg.model).score_threshold)
+    return {"val_f": scores.f_score, "val_precision": scores.precision, "val_recall": scores.recall}
 
 
 def optimizer(cfg: DepthConfig) -> keras.optimizers.Optimizer:
@@ -234,3 +253,24 @@ def rendered(count: int, *, seed: int) -> Path:
     job = Job(body_source(["builtin"], [], []), count, seed=seed, recipe=Recipe(width=160, height=120))
     write_dataset(folder, job)
     return folder
+
+
+def rendered_as_dih(count: int, *, seed: int) -> Path:
+    """Render frames and write them as a DIH-style folder: what users have who label their own."""
+    frames_of = SynthFrames(rendered(2 * count, seed=seed))
+    root = Path(tempfile.mkdtemp())
+    for split, first in (("train", 0), ("val", count)):
+        folder = root / split
+        (folder / "depth").mkdir(parents=True)
+        items = []
+        for i in range(first, first + count):
+            frame, file = frames_of[i], f"{i:06d}.png"
+            cv2.imwrite(str(folder / "depth" / file), (frame.depth * 1000).astype(np.uint16))
+            people = [
+                {"points": k[:, :2].tolist(), "visible": k[:, 2].astype(int).tolist(), "box": box.tolist()}
+                for k, box in zip(frame.keypoints, frame.boxes, strict=True)
+            ]
+            items.append({"file": file, "people": people})
+        content = {"landmarks": list(DEPTH17.keypoints), "items": items}
+        (folder / "annotations.json").write_text(json.dumps(content))
+    return root

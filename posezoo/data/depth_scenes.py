@@ -108,7 +108,8 @@ class DepthScenes(ExampleSet):
         input_wh: Width and height of the network's input.
         augmentation: Random variation, or None to fit the whole frame.
         background: Function of (random generator, frame) that puts another background behind the people.
-        length: Examples per epoch; as many as there are frames by default.
+        length: Examples per epoch; as many as there are frames by default. Others are drawn at random, or without
+            augmentation spread evenly.
         enlarge: Keypoints that nobody labelled may lie within this much of a person's box.
         seed: Seed of every random number.
     """
@@ -135,8 +136,9 @@ class DepthScenes(ExampleSet):
         """Load one example; its image is float32 `(height, width, 1)` in metres."""
         rng = self.rng(epoch, index)
         number = index
-        if self.augmentation is not None and len(self) != len(self.frames):
-            number = int(rng.integers(len(self.frames)))
+        if len(self) != len(self.frames):
+            varied = self.augmentation is not None
+            number = int(rng.integers(len(self.frames))) if varied else index * len(self.frames) // len(self)
         number, _ = self._readable(number)
         frame = self.frames[number]
         depth = frame.depth if self.background is None else self.background(rng, frame)
