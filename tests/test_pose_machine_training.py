@@ -1,0 +1,283 @@
+"""Losses and trainers of pose machines, and their recipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+from keras import ops  # noqa: E402
+
+from posezoo.codecs.part_affinity import UNKNOWN, PartAffinityCodec  # noqa: E402
+from posezoo.data.depth_scenes import DepthAugmentation, DepthFrame, DepthScenes, MixedScenes, silhouette  # noqa: E402
+from posezoo.models.pose_machines import pose_machine, with_features  # noqa: E402
+from posezoo.skeletons import DEPTH17  # noqa: E402
+from posezoo.training.pose_machines import (  # noqa: E402
+    AdversarialTrainer,
+    StageTrainer,
+    confusion,
+    domain_classifier,
+    labels_loss,
+    reversal_strength,
+    reverse_gradient,
+    squared_error,
+    stage_names,
+    teacher_loss,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+def maps(value: float, stages: int = 1, batch: int = 1) -> dict:
+    names = [name for s in range(1, stages) for name in (f"heatmaps_s{s}", f"pafs_s{s}")] + ["heatmaps", "pafs"]
+    return {name: np.full((batch, 2, 2, 3), value, "float32") for name in names}
+
+
+def test_squared_error_is_summed_and_leaves_out_the_unknown():
+    target, predicted = np.zeros((1, 2, 2, 1), "float32"), np.full((1, 2, 2, 1), 3.0, "float32")
+    target[0, 0, 0] = UNKNOWN
+    assert float(squared_error(target, predicted)[0]) == 27.0
+
+
+def test_every_stage_and_branch_counts():
+    assert [s["pafs"] for s in stage_names(maps(0, 3))] == ["pafs_s1", "pafs_s2", "pafs"]
+    # 2 branches x 12 values x 2^2, for each of three stages
+    assert float(labels_loss(maps(0), maps(2, 3))[0]) == 3 * 2 * 12 * 4
+
+
+@pytest.mark.parametrize("protocol, last, expected", [
+    ("standard", 1, 1 * 24 * 1), ("stagewise", 2, 2 * 24 * 1), ("stagewise*", 1, 3 * 24 * 1),
+])  # fmt: skip
+def test_distillation_protocols(protocol, last, expected):
+    assert float(teacher_loss(maps(1, 4), maps(2, 3), protocol=protocol, last=last)[0]) == expected
+
+
+def test_stagewise_matches_stages_from_the_end():
+    taught, predicted = maps(0, 3), maps(0, 2)
+    taught["pafs_s2"] += 2  # the teacher's second of three stages meets the student's first of two
+    assert float(teacher_loss(taught, predicted, protocol="stagewise", last=2)[0]) == 12 * 4
+
+
+def test_wrong_distillation_is_told():
+    with pytest.raises(
+        ValueError, match="last 3 stages needs as many in both networks; the teacher has 4, the student 2"
+    ):
+        teacher_loss(maps(0, 4), maps(0, 2), protocol="stagewise", last=3)
+    with pytest.raises(ValueError, match="unknown protocol 'stages'"):
+        teacher_loss(maps(0), maps(0), protocol="stages")
+
+
+def batch(size: int = 2, px: int = 32):
+    rng = np.random.default_rng(0)
+    side = px // 8
+    y = {"heatmaps": rng.random((size, side, side, 18)), "pafs": rng.normal(size=(size, side, side, 32))}
+    x = rng.uniform(-0.5, 0.5, (size, px, px, 1)).astype("float32")
+    return x, {k: v.astype("float32") for k, v in y.items()}
+
+
+def test_trainer_without_a_teacher_is_the_labels_loss():
+    network = pose_machine("mpm", stages=2, input_px=32, intermediate=True)
+    trainer = StageTrainer(network)
+    x, y = batch()
+    expected = float(np.mean(labels_loss(y, network(x, training=False))))
+    assert float(trainer.compute_loss(x, y, network(x, training=False))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_student_learns_its_teachers_maps_and_features_and_the_teacher_stays():
+    teacher = with_features(pose_machine("mpm", stages=2, input_px=32, intermediate=True))
+    student = with_features(pose_machine("mpm", input_px=32, intermediate=True))
+    before = [w.copy() for w in teacher.get_weights()]
+    trainer = StageTrainer(student, teacher=teacher, protocol="stagewise*", alpha=0.0, gamma=1.0)
+    trainer.build((None, 32, 32, 1))
+    trainer.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    x, y = batch()
+    losses = [trainer.train_on_batch(x, y) for _ in range(12)]
+    assert losses[-1] < 0.7 * losses[0]
+    for old, new in zip(before, teacher.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_hints_without_features_are_told():
+    networks = [pose_machine("mpm", input_px=32, intermediate=True) for _ in range(2)]
+    trainer = StageTrainer(networks[0], teacher=networks[1], gamma=1.0)
+    x, y = batch()
+    with pytest.raises(ValueError, match="output 'features' of the teacher and the student"):
+        trainer.compute_loss(x, y, networks[0](x))
+
+
+def test_gradient_is_reversed_and_the_value_stays():
+    import tensorflow as tf
+
+    x = tf.Variable([1.0, -2.0])
+    with tf.GradientTape() as tape:
+        y = reverse_gradient(x, 3.0)
+        total = ops.sum(y * ops.convert_to_tensor([1.0, 10.0]))
+    np.testing.assert_allclose(y, x.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(total, x), [-3.0, -30.0], rtol=1e-5)
+
+
+def test_strength_follows_the_papers_schedule():
+    assert reversal_strength(0.0) == 0.0
+    assert reversal_strength(1.0) == pytest.approx(100 * (2 / (1 + np.exp(-10)) - 1))
+    assert reversal_strength(0.1, 1.0) == pytest.approx(0.46211716)
+
+
+def test_confusion_counts_both_kinds_of_mistakes():
+    assert confusion([0, 0, 1, 1], [-1.0, 2.0, 3.0, -4.0]) == 0.5
+
+
+def test_adversarial_training_makes_domains_alike():
+    """Frames of two domains that differ in brightness: without reversal the classifier tells them apart."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-0.2, 0.2, (16, 32, 32, 1)).astype("float32")
+    x[8:] += 0.3
+    y = batch(16)[1] | {"domain": np.repeat([[0.0], [1.0]], 8, axis=0).astype("float32")}
+    y["heatmaps"][8:], y["pafs"][8:] = UNKNOWN, UNKNOWN
+
+    def guesses(strength: float) -> float:
+        keras.utils.set_random_seed(3)
+        network = with_features(pose_machine("mpm", input_px=32, intermediate=True))
+        trainer = AdversarialTrainer(network, domain_classifier(64), scale=0.0)
+        trainer.build((None, 32, 32, 1))
+        trainer.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+        trainer.strength.assign(strength)
+        for _ in range(40):
+            trainer.train_on_batch(x, y)
+        logits = np.asarray(trainer(x, training=True)["domain"])
+        return float(np.mean(ops.binary_crossentropy(y["domain"], logits, from_logits=True)))
+
+    assert guesses(0.0) < 0.2
+    assert guesses(1.0) > 2 * guesses(0.0)
+
+
+# ----------------------------------------------------------------------------------------------- scenes
+
+
+class Frames:
+    """Two frames of one person whose head is a bright square."""
+
+    name, skeleton = "frames", DEPTH17
+
+    def __init__(self, *, complete: bool = True):
+        self.complete = complete
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> DepthFrame:
+        depth = np.full((60, 80), 4.0, np.float32)
+        depth[20:40, 30:50] = 2.0
+        keypoints = np.zeros((1, 17, 3), np.float32)
+        keypoints[0, :, :2] = 39.5, 29.5
+        keypoints[0, DEPTH17.index("left_wrist")] = 49, 29.5, 2
+        keypoints[0, DEPTH17.index("right_wrist")] = 30, 29.5, 2
+        return DepthFrame(depth, keypoints, np.array([[30, 20, 20, 20]], np.float32), depth < 3, self.complete)
+
+
+def test_whole_frame_is_fitted_and_its_keypoints_go_with_it():
+    scene = DepthScenes(Frames(), (80, 80)).crop(0)
+    assert scene.image.shape == (80, 80, 1)
+    assert scene.image[0, 0] == 0
+    assert scene.image[40, 40] == pytest.approx(2.0)
+    left = scene.keypoints[0, DEPTH17.index("left_wrist")]
+    np.testing.assert_allclose(left, [49, 39.5, 2], atol=1e-4)
+
+
+def test_varied_scenes_keep_keypoints_on_the_person():
+    scenes = DepthScenes(Frames(), (64, 64), augmentation=DepthAugmentation(drop=0.0), seed=3)
+    for epoch in range(40):
+        scene = scenes.crop(epoch % 2, epoch)
+        for point in scene.keypoints[0]:
+            if point[2]:
+                x, y = np.clip(np.rint(point[:2]).astype(int), 1, 62)
+                assert (np.abs(scene.image[y - 1 : y + 2, x - 1 : x + 2] - 2) < 0.5).any()
+        left, right = (scene.keypoints[0, DEPTH17.index(f"{side}_wrist")] for side in ("left", "right"))
+        # Mirrored or not, who faces the camera has the left hand at the larger x.
+        assert not (left[2] and right[2]) or left[0] > right[0]
+    again = scenes.crop(1, 7)
+    np.testing.assert_array_equal(again.image, scenes.crop(1, 7).image)
+
+
+def test_silhouette_pixels_are_dropped():
+    none, some = (
+        DepthScenes(Frames(), (80, 80), augmentation=DepthAugmentation(drop=d, crop=0, rotate=0)) for d in (0, 0.5)
+    )
+    lost = (none.crop(0).image > 0) & (some.crop(0).image == 0)
+    people = np.abs(none.crop(0).image[..., 0] - 2) < 0.1
+    edge = silhouette(people, 3)
+    assert 0.3 < lost[..., 0].sum() / silhouette(people, 2).sum() < 0.7
+    assert not lost[..., 0][~edge].any()
+
+
+def test_only_unlabelled_keypoints_are_left_out_of_the_loss():
+    complete, partial = (DepthScenes(Frames(complete=c), (64, 64)).crop(0) for c in (True, False))
+    assert complete.unlabelled is None
+    codec = PartAffinityCodec((64, 64))
+    targets = codec.targets(partial.keypoints, partial.ignored, skeleton=DEPTH17)
+    unknown = (targets["heatmaps"] == UNKNOWN).any(axis=(0, 1))[:17]
+    assert not unknown[DEPTH17.index("left_wrist")]
+    assert unknown[DEPTH17.index("neck")]
+
+
+def test_mixed_scenes_draw_by_shares():
+    parts = [DepthScenes(Frames(), (32, 32)), DepthScenes(Frames(), (32, 32))]
+    mixed = MixedScenes(parts, [3, 1], length=200, seed=1)
+    drawn = [mixed.crop(i).index for i in range(200)]
+    assert 0.65 < drawn.count(0) / 200 < 0.85
+    assert sorted(mixed.order(2)) == list(range(200))
+
+
+# ---------------------------------------------------------------------------------------------- recipes
+
+
+def run(recipe: str, out: Path, *flags: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(ROOT / "recipes" / recipe), "--smoke", "--out", str(out), *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_progressive_training_and_distillation_run(tmp_path):
+    run("train_pose_machine.py", tmp_path / "one")
+    weights = tmp_path / "one" / "best.weights.h5"
+    run("train_pose_machine.py", tmp_path / "two", "--model", "mpm_2s", "--start-from", f"mpm_1s:{weights}")
+    run(
+        "distill_pose_machine.py",
+        tmp_path / "taught",
+        "--teacher",
+        f"mpm_2s:{tmp_path}/two/best.weights.h5",
+        "--gamma",
+        "1",
+    )
+    for name in ("one", "two", "taught"):
+        history = json.loads((tmp_path / name / "run.json").read_text())["history"]
+        assert len(history) == 2
+        assert all(np.isfinite(row["loss"]) for row in history)
+        assert (tmp_path / name / "pictures" / "epoch_001.png").exists()
+
+
+@pytest.mark.slow
+def test_adaptation_runs_and_keeps_weights_by_both_criteria(tmp_path):
+    run("adapt_pose_machine.py", tmp_path)
+    assert (tmp_path / "best.weights.h5").exists()
+    assert (tmp_path / "confused.weights.h5").exists()
+    history = json.loads((tmp_path / "run.json").read_text())["history"]
+    assert all(0 <= row["val_confusion"] <= 1 for row in history)
+
+
+def test_teacher_without_weights_is_told(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "recipes" / "distill_pose_machine.py"), "--out", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "give --val" in done.stderr or "expected NAME:WEIGHTS" in done.stderr or "dataset.json" in done.stderr
