@@ -1,4 +1,4 @@
-"""Time of grouping keypoints into people: 30 people on maps of 256x256, one core.
+"""Time of grouping keypoints into people, one core: 30 people by tags on maps of 256x256, by fields on maps of 56x46.
 
     python benchmarks/grouping.py
     python benchmarks/grouping.py --people 4 --input-px 384
@@ -6,6 +6,7 @@
 Maps are drawn, no network runs. The cases differ in noise, in the share of keypoints that are missing, in the
 mirrored pass (two tags instead of one), and in where tags are those of a person: all over the body, as networks
 tend to paint them, or only around its keypoints. The search for missing keypoints is hardest in the last.
+Part affinity fields are grouped on the small maps, and as the papers do on maps enlarged to the input.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import numpy as np
 from report import RESULTS, environment, machine_line, markdown_table, write_results
 
 from posezoo.cli import track
-from posezoo.codecs import AssociativeEmbeddingCodec
+from posezoo.codecs import AssociativeEmbeddingCodec, PartAffinityCodec
 from posezoo.codecs.associative_embedding import Maps
-from posezoo.skeletons import COCO17
+from posezoo.skeletons import COCO17, DEPTH17, Skeleton
 
 #: Distance of two people's tags: above the threshold, so that a perfect network's people stay apart.
 TAG_STEP = 1.7
@@ -58,11 +59,26 @@ CASES = {
 }
 
 
-def scene(count: int, size: int, missing: float, rng: np.random.Generator) -> np.ndarray:
-    """People `(count, 17, 3)` spread over a picture, some of their keypoints unlabelled."""
-    people = np.ones((count, COCO17.num_keypoints, 3), np.float32)
+#: Input of the pose machines, whose maps have 56x46 pixels.
+FIELDS_WH = (448, 368)
+
+#: Part affinity fields: the codec, and the noise on its maps.
+FIELD_CASES = {
+    "small maps, clean": (PartAffinityCodec(FIELDS_WH), 0.0),
+    "small maps, 2 % noise": (PartAffinityCodec(FIELDS_WH), 0.02),
+    "small maps, 5 % noise": (PartAffinityCodec(FIELDS_WH), 0.05),
+    "enlarged, idiap's parameters, 2 % noise": (PartAffinityCodec.idiap(FIELDS_WH), 0.02),
+    "enlarged, OpenPose's parameters, 2 % noise": (PartAffinityCodec.openpose(FIELDS_WH), 0.02),
+}
+
+
+def scene(
+    count: int, size: int | tuple[int, int], missing: float, rng: np.random.Generator, skeleton: Skeleton = COCO17
+) -> np.ndarray:
+    """People `(count, K, 3)` spread over a picture, some of their keypoints unlabelled."""
+    people = np.ones((count, skeleton.num_keypoints, 3), np.float32)
     centres = rng.uniform(0.1, 0.9, (count, 1, 2))
-    people[..., :2] = np.clip((centres + rng.normal(0, 0.07, people[..., :2].shape)) * size, 0, size - 1)
+    people[..., :2] = np.clip((centres + rng.normal(0, 0.07, people[..., :2].shape)) * size, 0, np.array(size) - 1)
     people[..., 2] = rng.random(people.shape[:2]) >= missing
     return people
 
@@ -115,8 +131,12 @@ def measure(input_px: int, count: int, runs: int) -> list[dict]:
             decode = codecs[name].decode
             found[name].append(len(decode(maps, COCO17)[0]))  # and warms the caches up
             times[name].append(milliseconds(lambda decode=decode, maps=maps: decode(maps, COCO17)))
+    return _rows(times, found)
+
+
+def _rows(times: dict[str, list[tuple[float, float]]], found: dict[str, list[int]]) -> list[dict]:
     rows = []
-    for name in CASES:
+    for name in times:
         wall, cpu = np.median(times[name], axis=0)
         row = {"case": name, "wall_ms": round(float(wall), 2), "cpu_ms": round(float(cpu), 2)}
         row["fastest_ms"] = round(float(np.min(times[name])), 2)
@@ -124,18 +144,48 @@ def measure(input_px: int, count: int, runs: int) -> list[dict]:
     return rows
 
 
+def measure_fields(count: int, runs: int) -> list[dict]:
+    """As `measure`, for part affinity fields, and a row for drawing the targets of four people."""
+    rng = np.random.default_rng(0)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in (*FIELD_CASES, DRAWING)}
+    found: dict[str, list[int]] = {name: [] for name in times}
+    for _ in track(range(runs), "measuring fields"):
+        for name, (codec, noise) in FIELD_CASES.items():
+            targets = codec.targets(scene(count, FIELDS_WH, 0, rng, DEPTH17), skeleton=DEPTH17)
+            maps = codec.merge({k: (v + rng.normal(0, noise, v.shape)).astype(np.float32) for k, v in targets.items()})
+            found[name].append(len(codec.decode(maps, DEPTH17)[0]))
+            times[name].append(milliseconds(lambda codec=codec, maps=maps: codec.decode(maps, DEPTH17)))
+        four = scene(4, FIELDS_WH, 0, rng, DEPTH17)
+        draw = next(iter(FIELD_CASES.values()))[0].targets
+        found[DRAWING].append(4)
+        times[DRAWING].append(milliseconds(lambda four=four, draw=draw: draw(four, skeleton=DEPTH17)))
+    return _rows(times, found)
+
+
+#: Name of the row that times targets instead of grouping.
+DRAWING = "drawing the targets of 4 people"
+
+
 def markdown(record: dict) -> str:
-    """The rows as a table."""
-    rows = [(r["case"], f"{r['wall_ms']:.2f}", f"{r['cpu_ms']:.2f}", f"{r['fastest_ms']:.2f}", f"{r['found']:g}")
-            for r in record["rows"]]  # fmt: skip
+    """The rows as tables."""
     columns = ("maps", "ms", "processor ms", "fastest ms", "people found")
+    tables = [
+        markdown_table(columns, [
+            (r["case"], f"{r['wall_ms']:.2f}", f"{r['cpu_ms']:.2f}", f"{r['fastest_ms']:.2f}", f"{r['found']:g}")
+            for r in record[kind]
+        ]) for kind in ("rows", "fields")
+    ]  # fmt: skip
     return "\n".join(
         [
             "# Grouping\n",
-            f"{record['people']} people, {COCO17.num_keypoints} keypoints, input {record['input_px']} px: merged maps "
-            f"to people, one thread. Medians of {record['runs']} scenes. Made by `{record['command']}` on "
-            f"{machine_line(record['environment'])}.\n",
-            markdown_table(columns, rows),
+            f"{record['people']} people: merged maps to people, one thread. Medians of {record['runs']} scenes. Made "
+            f"by `{record['command']}` on {machine_line(record['environment'])}.\n",
+            f"Associative embedding, {COCO17.num_keypoints} keypoints, input {record['input_px']} px:\n",
+            tables[0],
+            f"\nPart affinity fields, {DEPTH17.num_keypoints} keypoints, {len(DEPTH17.limbs)} limbs, input "
+            f"{FIELDS_WH[0]}x{FIELDS_WH[1]} px. The scenes are random clouds of keypoints, harder than bodies: people "
+            "come apart where limbs of one kind lie on each other.\n",
+            tables[1],
         ]
     )
 
@@ -157,6 +207,7 @@ def main(argv=None) -> dict:
         **settings,
         "environment": environment("numpy", "scipy", "opencv-python-headless"),
         "rows": measure(arguments.input_px, arguments.people, arguments.runs),
+        "fields": measure_fields(arguments.people, arguments.runs),
     }
     text = markdown(record)
     print(text)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "mobilenet_split_224"
 
+#: Data sets of depth frames.
+DEPTH_LAYOUTS = ("utd_mhad", "dih", "panoptic_depth", "itop")
+
 # Exit codes, as `posezoo --help` explains them.
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
 
@@ -264,6 +267,11 @@ def eval_command(arguments: argparse.Namespace) -> int:
     from posezoo.evaluation.top_down import evaluate_pck
 
     model = load(arguments.model, runtime=arguments.runtime, weights=arguments.weights, threads=arguments.threads)
+    if model.card.input.depth != (arguments.dataset in DEPTH_LAYOUTS):
+        looks = "depth" if model.card.input.depth else "colour"
+        raise CommandError(f"{arguments.model} looks at {looks}; --dataset {arguments.dataset} does not hold that")
+    if model.card.input.depth:
+        return eval_depth(model, arguments)
     if model.codec.bottom_up:
         return eval_bottom_up(model, arguments)
     if arguments.scales or arguments.results:
@@ -334,6 +342,45 @@ def eval_bottom_up(model: PoseModel, arguments: argparse.Namespace) -> int:
     if arguments.json:
         with replacing(arguments.json) as path:
             path.write_text(json.dumps(measured, indent=1))
+    return DONE
+
+
+def eval_depth(model: PoseModel, arguments: argparse.Namespace) -> int:
+    """Precision, recall and F-score of landmarks in depth frames."""
+    from posezoo.data.readers import read
+    from posezoo.evaluation.pose_machines import UPPER_BODY, find_in_records, score_landmarks
+
+    people = read(arguments.dataset, Path(arguments.data), arguments.split)
+    if not len(people):
+        raise CommandError(f"{arguments.data}: no labelled frame in split '{arguments.split}'")
+    pictures, unreadable = find_in_records(
+        partial(model, flip=arguments.flip), people, progress=lambda rows: track(rows, "evaluating")
+    )
+    if not pictures:
+        raise CommandError(f"{arguments.data}: none of {len(people)} frames can be read, such as {unreadable[0]}")
+    scores = score_landmarks(pictures, matching=arguments.matching)
+    threshold = model.card.score_threshold
+    measured = {**scores.per_type(threshold), "all body": scores.summary(threshold=threshold)}
+    measured["upper body"] = scores.summary(kinds=UPPER_BODY, threshold=threshold)
+    rows = [(name, f"{s.precision:.4f}", f"{s.recall:.4f}", f"{s.f_score:.4f}") for name, s in measured.items()]
+    title = f"means over kappa 0.05 to 0.15 of the person's height, {len(pictures)} frames, {model!r}"
+    note = f", score from {threshold:g}, matching by {arguments.matching}" + (", flip test" if arguments.flip else "")
+    print_table(title + note, ("landmark", "precision", "recall", "F-score"), rows)
+    if unreadable:
+        print(f"{len(unreadable)} frame(s) could not be read: {', '.join(unreadable[:5])}", file=sys.stderr)
+    if arguments.plot:
+        from posezoo.evaluation.plots import plot_precision_recall
+
+        plot_precision_recall({f"{model.card.name} ({model.runner.name})": scores}, arguments.plot)
+        print(f"written: {arguments.plot}")
+    if arguments.json:
+        content = {
+            "model": model.card.name, "runtime": model.runner.name, "frames": len(pictures), "flip": arguments.flip,
+            "matching": arguments.matching, "threshold": threshold,
+            "landmarks": {k: {**dataclasses.asdict(s), "f_score": s.f_score} for k, s in measured.items()},
+        }  # fmt: skip
+        with replacing(arguments.json) as path:
+            path.write_text(json.dumps(content, indent=1))
     return DONE
 
 
@@ -510,8 +557,7 @@ def _parser() -> argparse.ArgumentParser:
             "auto: keras where installed (default: %(default)s)",
         )  # fmt: skip
 
-    def dataset_arguments(sub, split):
-        layouts = ("lsp", "flic", "coco")
+    def dataset_arguments(sub, split, layouts=("lsp", "flic", "coco")):
         sub.add_argument(
             "--dataset", choices=layouts, default="lsp", help="the data set's layout (default: %(default)s)"
         )
@@ -571,14 +617,16 @@ def _parser() -> argparse.ArgumentParser:
         Measure PCK, the share of keypoints within a threshold of the person's torso, head or box size, on the
         network in Keras or on its int8 file, with the same code. Bottom-up networks are measured by COCO's average
         precision with --dataset coco, else by the PCK of the best person that they find in the whole picture.
+        Networks that look at depth are measured by precision, recall and F-score of landmarks.
 
         examples:
           posezoo eval mobilenet_split_224 --dataset lsp --data lspet --split val --runtime tflite --plot pck.png
           posezoo eval efficienthrnet_h-2 --dataset coco --data coco --runtime keras --flip --scales 0.5,1,1.5
+          posezoo eval mpm_4s --dataset utd_mhad --data utd_mhad_depth --plot precision_recall.png
     """)  # fmt: skip
     model_argument(sub, positional=True)
     sub.add_argument("--data", required=True, help="folder of the data set")
-    dataset_arguments(sub, split="val")
+    dataset_arguments(sub, split="val", layouts=("lsp", "flic", "coco", *DEPTH_LAYOUTS))
     runtime_argument(sub, "tflite")
     sub.add_argument(
         "--weights",
@@ -601,7 +649,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--results", metavar="FILE", help="bottom-up networks on coco: write what was found, for COCO")
     sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
-    sub.add_argument("--plot", metavar="PNG", help="draw PCK over thresholds (needs matplotlib)")
+    sub.add_argument(
+        "--matching", choices=("landmark", "person"), default="landmark",
+        help="depth: compare each landmark with the nearest, or people first (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument("--plot", metavar="PNG", help="draw PCK, or precision and recall, over thresholds (matplotlib)")
     sub.add_argument("--json", metavar="FILE", help="write the numbers")
 
     sub = command("train", train, "retrain a model with its recipe", """

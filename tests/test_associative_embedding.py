@@ -375,4 +375,7 @@ def test_benchmark_times_every_case(tmp_path, monkeypatch):
     record = grouping.main(["--people", "2", "--input-px", "128", "--runs", "1", "--out", str(tmp_path)])
     assert [row["case"] for row in record["rows"]] == list(grouping.CASES)
     assert record["rows"][0]["found"] >= 1 and all(row["wall_ms"] > 0 for row in record["rows"])
+    assert [row["case"] for row in record["fields"]] == [*grouping.FIELD_CASES, grouping.DRAWING]
+    assert record["fields"][0]["found"] >= 1 and all(row["wall_ms"] > 0 for row in record["fields"])
+    assert "idiap's parameters" in (tmp_path / "grouping.md").read_text()
     assert "half missing, mirrored pass" in (tmp_path / "grouping.md").read_text()

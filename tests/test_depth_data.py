@@ -398,3 +398,41 @@ def _spec():
     from posezoo.cards import read_card
 
     return read_card("mpm_1s").input
+
+
+# The command
+
+
+def test_the_command_measures_depth_networks(utd, tmp_path, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from posezoo import cli
+    from posezoo.cards import read_card
+    from posezoo.inference.poses import Poses
+
+    def model(image, flip=False):
+        assert image.shape == (HEIGHT, WIDTH) and image.dtype == np.float32
+        found = expected()[None]
+        found[0, DEPTH17.index("neck"), 0] += 30
+        return Poses(found[..., :2], found[..., 2] / 2, DEPTH17)
+
+    class Model:
+        card, runner = read_card("mpm_1s"), SimpleNamespace(name="oracle")
+        codec = SimpleNamespace(bottom_up=True)
+        __call__ = staticmethod(model)
+        __repr__ = lambda self: "model"  # noqa: E731
+
+    monkeypatch.setattr(cli, "load", lambda *_, **__: Model())
+    out = tmp_path / "out.json"
+    command = ["eval", "mpm_1s", "--dataset", "utd_mhad", "--data", str(utd)]
+    assert cli.main([*command, "--json", str(out)]) == 0
+    landmarks = json.loads(out.read_text())["landmarks"]
+    assert landmarks["neck"]["f_score"] == 0 and landmarks["left_knee"]["f_score"] == 1
+    assert "head_top" not in landmarks and landmarks["all body"]["recall"] == pytest.approx(12 / 13)
+    assert "F-score" in capsys.readouterr().out
+    assert cli.main([*command, "--split", "val", "--matching", "person"]) == 0
+    assert cli.main(["eval", "mpm_1s", "--dataset", "lsp", "--data", str(utd)]) == 2
+    assert "mpm_1s looks at depth; --dataset lsp does not hold that" in capsys.readouterr().err
+    shutil.rmtree(utd / "depth")
+    assert cli.main(command) == 2
+    assert "none of 1 frames can be read, such as s7.png" in capsys.readouterr().err
