@@ -287,3 +287,17 @@ def test_wrong_arguments_are_told_in_one_line(capsules, tmp_path, monkeypatch, c
     error = capsys.readouterr().err
     assert re.search(message, error) and error.count("\n") == 1
     assert not list(tmp_path.glob("out/shard*"))
+
+
+def test_speed_benchmark_runs(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+    import synth_speed
+
+    threads = cv2.getNumThreads()
+    try:
+        record = synth_speed.main(["--quick", "--size", "64x48", "--out", str(tmp_path)])
+    finally:
+        cv2.setNumThreads(threads)
+    assert {s["sensor"] for s in record["samples"]} == {"kinect1", "kinect2", "d435"}
+    assert all(r["same_depth"] > 0.999 for r in record["renderers"])
+    assert "images/s" in (tmp_path / "synth_speed.md").read_text()

@@ -70,29 +70,31 @@ class RecordedPoses:
     folders: tuple[str, ...]
     leave_out: tuple[str, ...] = ()
     share: float = 0.5
-    _clips: list[tuple[str, str]] = field(init=False, repr=False, compare=False)
+    _clips: list[list[tuple[str, str]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_clips", self._found())
 
-    def _found(self) -> list[tuple[str, str]]:
-        """List clips as (file, name)."""
-        clips = []
+    def _found(self) -> list[list[tuple[str, str]]]:
+        """List each folder's clips as (file, name)."""
+        found, kept = 0, []
         for folder in self.folders:
             if not Path(folder).is_dir():
                 raise UserError(f"{folder}: no such folder; expected motion files (.bvh, .amc, .npz)")
-            before = len(clips)
+            clips: list[tuple[str, str]] = []
             for path in sorted(Path(folder).rglob("*")):
                 name = path.name.removesuffix(".gz")
                 if name.lower().endswith((".bvh", ".amc")):
                     clips.append((str(path), name[:-4]))
                 elif name.lower().endswith(".npz"):
                     clips += [(str(path), sequence) for sequence in _kinect(str(path))]
-            if len(clips) == before:
+            if not clips:
                 raise UserError(f"{folder}: holds no motion; expected .bvh, .amc (with .asf) or .npz files")
-        kept = [c for c in clips if not any(fnmatch.fnmatch(c[1], pattern) for pattern in self.leave_out)]
+            found += len(clips)
+            clips = [c for c in clips if not any(fnmatch.fnmatch(c[1], pattern) for pattern in self.leave_out)]
+            kept += [clips] if clips else []
         if not kept:
-            raise UserError(f"--leave-out {' '.join(self.leave_out)}: leaves no clip of {len(clips)}")
+            raise UserError(f"--leave-out {' '.join(self.leave_out)}: leaves no clip of {found}")
         return kept
 
     def __call__(self, rng: np.random.Generator) -> tuple[Pose, dict]:
@@ -100,7 +102,8 @@ class RecordedPoses:
         if rng.random() >= self.share:
             return activities(rng)
         for _ in range(POSE_TRIES):
-            path, name = self._clips[int(rng.integers(len(self._clips)))]
+            folder = self._clips[int(rng.integers(len(self._clips)))]  # a folder of few clips counts as much
+            path, name = folder[int(rng.integers(len(folder)))]
             if path.endswith(".npz"):
                 joints = _kinect(path)[name]
                 pose = poses_of_kinect(joints[[int(rng.integers(len(joints)))]])[0]
