@@ -7,7 +7,6 @@ stretches the arms sideways (left along +x) with palms down and fingers straight
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,27 +99,6 @@ def rotation_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     other = np.cross(a, np.where(np.abs(a[..., :1]) < 0.9, [1.0, 0, 0], [0, 1.0, 0]))
     axis = np.where(sine > 1e-9, axis / np.maximum(sine, 1e-12), other / np.linalg.norm(other, axis=-1, keepdims=True))
     return rotations(axis * angle)
-
-
-def _single_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """As `rotation_between`, of two directions `(3,)`, in plain numbers: ten times faster than arrays of three.
-
-    A rig's alignment takes 44 of these, one after another, for each new person.
-    """
-    (ax, ay, az), (bx, by, bz) = start.tolist(), end.tolist()
-    scale = 1 / max(math.sqrt((ax * ax + ay * ay + az * az) * (bx * bx + by * by + bz * bz)), 1e-24)
-    cosine = (ax * bx + ay * by + az * bz) * scale
-    if cosine < -0.99:
-        return rotation_between(start, end)
-    x, y, z = (ay * bz - az * by) * scale, (az * bx - ax * bz) * scale, (ax * by - ay * bx) * scale
-    k = 1 / (1 + cosine)
-    return np.array(
-        [
-            [cosine + k * x * x, k * x * y - z, k * x * z + y],
-            [k * x * y + z, cosine + k * y * y, k * y * z - x],
-            [k * x * z - y, k * y * z + x, cosine + k * z * z],
-        ]
-    )
 
 
 def twist_about(matrices: np.ndarray, axes: np.ndarray) -> np.ndarray:
@@ -265,10 +243,10 @@ class Rig:
             direction = np.asarray(end, float) - start
             if name.endswith(("foot", "toes")):
                 # Feet rest flat on the floor; only their turning outwards goes.
-                table[k] = _single_turn(direction * (1, 0, 1), target)
+                table[k] = rotation_between(direction * (1, 0, 1), target)
                 continue
             parent = table[_PARENT[k]]
-            table[k] = _single_turn(parent @ direction, target) @ parent
+            table[k] = rotation_between(parent @ direction, target) @ parent
             if name.endswith("_hand") and name in self.across:
                 across = table[k] @ self.across[name]
                 table[k] = rotations(target * _angle_about(target, across, np.array([0, 0, 1.0]))) @ table[k]
