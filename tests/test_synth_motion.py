@@ -17,7 +17,7 @@ from posezoo.synth.motion import (
     read_kinect,
     read_motion,
 )
-from posezoo.synth.poses import pose_from_angles, random_pose
+from posezoo.synth.poses import pose_from_angles, random_pose, self_overlap
 from posezoo.synth.procedural import BuiltinPeople
 from posezoo.synth.rig import Pose, rotation_vectors, rotations
 
@@ -278,6 +278,9 @@ def test_library_draws_from_all_files(tmp_path, body):
     np.testing.assert_array_equal(again.rotations, poses[5].rotations)
     # Fingers are drawn, since none of these files has any.
     assert not np.allclose(poses[0]["left_index1"], np.eye(3))
+    # Of several draws, the one that passes least through a stout person.
+    free = [self_overlap(library.random(np.random.default_rng(s), girth=1.3), girth=1.3) for s in range(10)]
+    assert max(free) < 0.06
     with pytest.raises(MotionError, match="no motion files given"):
         MotionLibrary([])
     with pytest.raises(MotionError, match="no such folder, or no .bvh"):

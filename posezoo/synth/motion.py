@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from posezoo.errors import UserError
-from posezoo.synth.poses import with_random_hands
+from posezoo.synth.poses import DEPTH_ALLOWED_M, self_overlap, with_random_hands
 from posezoo.synth.rig import (
     FINGERS,
     INDEX,
@@ -690,8 +690,27 @@ class MotionLibrary:
             paths += found
         return cls(paths, keep=keep)
 
-    def random(self, rng: np.random.Generator) -> Pose:
-        """Draw a file, then a frame of it; hips look along +z, fingers are drawn when the file has none."""
+    def random(self, rng: np.random.Generator, *, rig: Rig | None = None, girth: float = 1.0) -> Pose:
+        """Draw a file, then a frame of it; hips look along +z, fingers are drawn when the file has none.
+
+        Args:
+            rng: The same generator state gives the same pose.
+            rig: Whose bones the pose is for. Frames recorded from others can pass through a body of another shape;
+                of a few draws, the first that does not is taken, else the one that does least.
+            girth: The trunk's thickness, as `Body.girth` says.
+        """
+        best, least = None, np.inf
+        for _ in range(6):
+            pose = self._draw(rng)
+            depth = self_overlap(pose, rig=rig, girth=girth)
+            if depth <= DEPTH_ALLOWED_M:
+                return pose
+            if depth < least:
+                best, least = pose, depth
+        assert best is not None
+        return best
+
+    def _draw(self, rng: np.random.Generator) -> Pose:
         path = self.paths[rng.integers(len(self.paths))]
         if path.suffix == ".npz":
             if path not in self._kinect:
