@@ -168,7 +168,7 @@ def markdown(record: dict) -> str:
         f"{first['triangles']:.0f} triangles in a picture on average; means of {settings['images']} pictures. Made by "
         f"`{record['command']}` on {machine_line(record['environment'])}.\n",
         markdown_table(("sensor", "images/s", "ms", *(f"{s}, ms" for s in stages)), rows),
-        "\n## Renderers\n\nThe visible triangle at every pixel of 320x240, handing over and hierarchy included; medians.\n",
+        "\n## Renderers\n\nThe visible triangle at every pixel of 320x240, hierarchy included; medians.\n",
         markdown_table(
             ("renderer", "triangles", "ms", "share of pixels with the same depth"),
             [(r["renderer"], r["triangles"], f"{r['ms']:.1f}", f"{r['same_depth']:.5f}") for r in record["renderers"]],

@@ -16,7 +16,7 @@ from capsule_person import NAMES, capsule_person
 
 from posezoo import cli
 from posezoo.synth.scene import Recipe, SceneSettings
-from posezoo.synth.write import DatasetError, Job, SynthShards, pack, read_tfrecord, unpack, write_dataset
+from posezoo.synth.write import MOST_LEVELS, DatasetError, Job, SynthShards, pack, read_tfrecord, unpack, write_dataset
 
 pytestmark = pytest.mark.skipif(not hasattr(cv2, "triangleRasterize"), reason="needs OpenCV 5 (posezoo[synth])")
 
@@ -51,6 +51,18 @@ def test_what_is_written_is_read_back(dataset):
     assert shards[-1].meta["index"] == 9 and len(shards[2:5]) == 3
     with pytest.raises(IndexError):
         shards[10]
+
+
+@pytest.mark.parametrize("sensor", ["kinect1", "kinect2"])
+def test_depth_of_few_and_of_many_values_is_kept_exactly(sensor):
+    sample = job(1, recipe=Recipe(sensor=sensor)).sample(0)
+    assert (len(np.unique(sample.depth)) <= MOST_LEVELS) == (sensor == "kinect1")
+    plain, ranked = pack([sample], ranked=False), pack([sample])
+    for shard in (plain, ranked):
+        again = unpack(shard, 0).depth
+        assert again.dtype == np.uint16 and np.array_equal(again, sample.depth)
+    if sensor == "kinect1":
+        assert len(ranked["depth"]) < 0.75 * len(plain["depth"])
 
 
 def test_colour_and_amplitude_are_kept(tmp_path):
@@ -287,3 +299,17 @@ def test_wrong_arguments_are_told_in_one_line(capsules, tmp_path, monkeypatch, c
     error = capsys.readouterr().err
     assert re.search(message, error) and error.count("\n") == 1
     assert not list(tmp_path.glob("out/shard*"))
+
+
+def test_speed_benchmark_runs(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+    import synth_speed
+
+    threads = cv2.getNumThreads()
+    try:
+        record = synth_speed.main(["--quick", "--size", "64x48", "--out", str(tmp_path)])
+    finally:
+        cv2.setNumThreads(threads)
+    assert {s["sensor"] for s in record["samples"]} == {"kinect1", "kinect2", "d435"}
+    assert all(r["same_depth"] > 0.999 for r in record["renderers"])
+    assert "images/s" in (tmp_path / "synth_speed.md").read_text()

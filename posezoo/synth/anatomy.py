@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from posezoo.skeletons import mirrored
-from posezoo.synth.body import FINGER_LANDMARKS, LANDMARKS
+from posezoo.synth.body import FINGER_LANDMARKS, LANDMARKS, vertex_normals
 from posezoo.synth.rig import JOINTS, rotations
 
 #: How people differ. 0 is an average adult between woman and man; +1 (and -1) what the name says.
@@ -89,7 +89,8 @@ class Solid:
             flat = (np.abs(x) ** p + np.abs(y) ** p) ** (2 / p)
         size = np.sqrt(flat + z * z)
         slope = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
-        return size * (size - 1) / np.maximum(slope, 1e-6)
+        # On the axis both are 0: the quotient is the radius there, and the point is deep inside.
+        return np.where(slope > 1e-6, size / np.maximum(slope, 1e-6), a) * (size - 1)
 
     def bounds(self) -> tuple[np.ndarray, float]:
         """Return centre `(3,)` and radius of a ball around the solid."""
@@ -478,7 +479,7 @@ def sculpted(traits: dict[str, float]) -> Sculpture:
         "left_ear": h(0.079, 0.058, -0.006),
         "left_shoulder": shoulder, "left_elbow": elbow, "left_wrist": wrist, "left_hip": hip, "left_knee": knee,
         "left_ankle": ankle,
-        "left_big_toe": ball + toward * 0.052 * foot - side * 0.014 - np.array([0, 0.004, 0]),
+        "left_big_toe": ball + toward * 0.042 * foot - side * 0.014 - np.array([0, 0.004, 0]),
         "left_small_toe": ball + toward * 0.020 * foot + side * 0.034 * foot - np.array([0, 0.004, 0]),
         "left_heel": heel - toward * 0.018 * foot - np.array([0, 0.012, 0]),
     }  # fmt: skip
@@ -545,6 +546,37 @@ def _onto_surface(solids: Sequence[Solid], points: np.ndarray, *, steps: int) ->
     return points
 
 
+def _without_chessboards(values: np.ndarray) -> np.ndarray:
+    """Return a field `(nx, ny, nz)` in which no face of a cell has its signs in a chessboard pattern.
+
+    Where the surface only just touches grid points, such faces would join two sheets in one vertex. The value that is
+    nearest to 0 changes its sign.
+    """
+    values = values.copy()
+    flat = values.ravel()
+    number = np.arange(values.size).reshape(values.shape)
+    for _ in range(20):
+        changed = 0
+        for u, v in ((0, 1), (1, 2), (0, 2)):
+            inside = values < 0
+            corners = []
+            for du, dv in ((0, 0), (0, 1), (1, 1), (1, 0)):
+                part = [slice(None)] * 3
+                part[u] = slice(du, values.shape[u] - 1 + du)
+                part[v] = slice(dv, values.shape[v] - 1 + dv)
+                corners.append(tuple(part))
+            a, b, c, d = (inside[k] for k in corners)
+            at = np.nonzero((a == c) & (b == d) & (a != b))
+            if len(at[0]):
+                nodes = np.stack([number[k][at] for k in corners], 1)
+                least = np.unique(nodes[np.arange(len(nodes)), np.abs(flat[nodes]).argmin(1)])
+                flat[least] = np.where(flat[least] < 0, 1e-5, -1e-5)
+                changed += len(least)
+        if not changed:
+            break
+    return values
+
+
 def surface_of_grid(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the closed surface where a field `(nx, ny, nz)` changes sign; negative is inside.
 
@@ -553,6 +585,7 @@ def surface_of_grid(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Vertices `(V, 3)` in grid steps and faces `(F, 3)`, counter-clockwise seen from outside.
     """
+    values = _without_chessboards(values)
     inside = values < 0
     shape = np.array(values.shape) - 1
     sums, counts = np.zeros((*shape, 3)), np.zeros(shape)
@@ -634,6 +667,23 @@ def _real_place(stretched: np.ndarray, shoulder: np.ndarray, head_from: float) -
     hand = shoulder + at[:, None] * down + across / scale[:, None]
     out = np.where(high[:, None], head, np.where(arm[:, None], hand, out))
     return out * side
+
+
+def _unfolded(solids: Sequence[Solid], points: np.ndarray, faces: np.ndarray, average: sparse.csr_matrix) -> np.ndarray:
+    """Even out where triangles lie folded over their neighbours, as they can in narrow creases."""
+    for _ in range(12):
+        normals = vertex_normals(points, faces)
+        a, b, c = (points[faces[:, k]] for k in range(3))
+        flat = np.cross(b - a, c - a)
+        folded = (flat * normals[faces].sum(1)).sum(1) < 0.3 * np.linalg.norm(flat, axis=1)
+        if not folded.any():
+            break
+        near = np.zeros(len(points))
+        near[faces[folded]] = 1
+        near = np.maximum(near, average @ near > 0)[:, None]
+        points = points + 0.7 * near * (average @ points - points)
+        points = np.where(near > 0, _onto_surface(solids, points, steps=1), points)
+    return points
 
 
 @dataclass(frozen=True)
@@ -748,7 +798,7 @@ def _bone_weights(solids: Sequence[Solid], points: np.ndarray, average: sparse.c
 
 
 #: Distance between vertices on trunk and limbs, metres; head and hands get finer ones.
-_STEP_M = 0.025
+_STEP_M = 0.0265
 
 
 @lru_cache(maxsize=1)
@@ -771,7 +821,7 @@ def template() -> Template:
     average = neighbours(faces, len(vertices))
     for _ in range(6):
         vertices = _onto_surface(solids, 0.5 * vertices + 0.5 * (average @ vertices), steps=1)
-    vertices = _onto_surface(solids, vertices, steps=2)
+    vertices = _unfolded(solids, _onto_surface(solids, vertices, steps=2), faces, average)
 
     folded = _folded(vertices)
     say = _closeness(solids, folded, 0.006, np.ones(len(folded)))

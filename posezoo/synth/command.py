@@ -47,7 +47,9 @@ SHOWN = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add = parser.add_argument
-    add("out", nargs="?", metavar="OUT", help="folder for the data set; needless with --preview alone")
+    add(
+        "out", nargs="?", metavar="OUT", help="folder for the data set, before the flags; needless with --preview alone"
+    )
     add("--images", type=int, metavar="N", help=f"how many pictures (default: 1000; {SHOWN} without OUT)")
     add("--seed", type=int, default=0, metavar="S", help="another seed gives other people and rooms (default: 0)")
     add("--people", default="1-4", metavar="MIN-MAX", help="people in a picture (default: %(default)s)")
@@ -66,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--inpaint", action="store_true", help="fill the holes of the depth pictures")
     add("--drop", type=float, default=0.2, metavar="SHARE",
         help="share of the pixels at people's outlines that are set to 0 (default: %(default)s)")  # fmt: skip
-    add("--workers", type=int, default=1, metavar="N",
-        help="processes; with --ray tasks at a time, 0 for all processors of the cluster (default: 1)")  # fmt: skip
+    add("--workers", type=int, metavar="N",
+        help="processes (default: 1); with --ray tasks at a time (default: one per processor)")  # fmt: skip
     add("--ray", action="store_true", help="work on the Ray cluster of RAY_ADDRESS, or on one started here")
     add("--format", choices=("npz", "tfrecord"), default="npz", help="of the shards (default: %(default)s)")
     add("--shard-size", type=int, default=100, metavar="N", help="pictures in one shard (default: %(default)s)")
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace, track: Callable[..., Iterable]) -> int:
         raise UserError("nothing to do: give OUT, a folder for the data set, or --preview FILE.png")
     if arguments.preview and Path(arguments.preview).suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--preview {arguments.preview}: expected a name that ends in .png or .jpg")
-    if arguments.workers < (0 if arguments.ray else 1):
+    if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: expected 1 or more")
     job = job_of(arguments)
     if not arguments.out:
@@ -105,7 +107,7 @@ def run(arguments: argparse.Namespace, track: Callable[..., Iterable]) -> int:
         print(f"{len(samples)} picture(s): {arguments.preview}")
         return 0
     done = write_dataset(
-        arguments.out, job, workers=arguments.workers, ray=arguments.ray,
+        arguments.out, job, workers=arguments.workers or (0 if arguments.ray else 1), ray=arguments.ray,
         progress=lambda shards, count: track(shards, "rendering", count),
     )  # fmt: skip
     print(f"{done} picture(s) made, {job.images} in all: {arguments.out}")

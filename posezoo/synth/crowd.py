@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from posezoo.errors import UserError
-from posezoo.synth.body import People
-from posezoo.synth.motion import Motion, poses_of_kinect, read_kinect, read_motion
+from posezoo.synth.body import Body, People
+from posezoo.synth.motion import MotionLibrary, read_kinect
 from posezoo.synth.posed import PosedBody
-from posezoo.synth.poses import DEPTH_ALLOWED_M, FREQUENCIES, random_pose, self_overlap
+from posezoo.synth.poses import FREQUENCIES, random_pose
 from posezoo.synth.rig import Pose
 from posezoo.synth.scene import BodySource
 
-#: A source of poses: each call returns another one, and facts about it.
-PoseSource = Callable[[np.random.Generator], tuple[Pose, dict]]
+#: A source of poses: each call returns another one for a body, and facts about it.
+PoseSource = Callable[[np.random.Generator, Body], tuple[Pose, dict]]
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,16 @@ class Crowd:
     def __call__(self, rng: np.random.Generator) -> tuple[PosedBody, dict]:
         """Return somebody, and who that is and does."""
         body = self.people.random(rng)
-        pose, told = self.poses(rng)
+        pose, told = self.poses(rng, body)
         height = body.about.get("height_m")
         return body.posed(pose), {**told, **({"height_m": round(height, 3)} if isinstance(height, float) else {})}
 
 
-def activities(rng: np.random.Generator) -> tuple[Pose, dict]:
-    """Draw an activity and a pose of it."""
+def activities(rng: np.random.Generator, body: Body) -> tuple[Pose, dict]:
+    """Draw an activity, and a pose of it that does not pass through the body."""
     shares = np.array(list(FREQUENCIES.values()), float)
     activity = list(FREQUENCIES)[int(rng.choice(len(shares), p=shares / shares.sum()))]
-    return random_pose(rng, activity=activity), {"activity": activity}
-
-
-#: How many recorded poses are tried until one fits a body without passing through itself.
-POSE_TRIES = 5
+    return random_pose(rng, activity=activity, rig=body.rig, girth=body.girth), {"activity": activity}
 
 
 @dataclass(frozen=True)
@@ -58,68 +54,45 @@ class RecordedPoses:
     """Poses from motion files, mixed with those of activities.
 
     Attributes:
-        folders: Searched, at any depth, for .bvh and .amc (also .gz) files and for .npz files of Kinect sequences.
+        folders: Each holds .bvh and .amc (also .gz) files, or .npz files of Kinect sequences, and is drawn from as
+            often as the others.
         leave_out: Patterns of clip names that are not used, such as `a*_s7_*`: a clip is called as its file without
             ending, or as its array in an .npz file.
-        share: Of recorded poses; the rest come from `activities`, which sit, crouch and have fingers.
+        share: Of recorded poses; the rest come from `activities`, which sit and crouch more.
 
     Raises:
-        UserError: A folder is missing or holds no motion.
+        UserError: A folder is missing or holds no motion that is used.
     """
 
     folders: tuple[str, ...]
     leave_out: tuple[str, ...] = ()
     share: float = 0.5
-    _clips: list[tuple[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_clips", self._found())
-
-    def _found(self) -> list[tuple[str, str]]:
-        """List clips as (file, name)."""
-        clips = []
         for folder in self.folders:
-            if not Path(folder).is_dir():
-                raise UserError(f"{folder}: no such folder; expected motion files (.bvh, .amc, .npz)")
-            before = len(clips)
-            for path in sorted(Path(folder).rglob("*")):
-                name = path.name.removesuffix(".gz")
-                if name.lower().endswith((".bvh", ".amc")):
-                    clips.append((str(path), name[:-4]))
-                elif name.lower().endswith(".npz"):
-                    clips += [(str(path), sequence) for sequence in _kinect(str(path))]
-            if len(clips) == before:
-                raise UserError(f"{folder}: holds no motion; expected .bvh, .amc (with .asf) or .npz files")
-        kept = [c for c in clips if not any(fnmatch.fnmatch(c[1], pattern) for pattern in self.leave_out)]
-        if not kept:
-            raise UserError(f"--leave-out {' '.join(self.leave_out)}: leaves no clip of {len(clips)}")
-        return kept
+            _library(folder, self.leave_out)
 
-    def __call__(self, rng: np.random.Generator) -> tuple[Pose, dict]:
-        """Return a pose and where it comes from."""
+    def __call__(self, rng: np.random.Generator, body: Body) -> tuple[Pose, dict]:
+        """Return a pose, and the folder or the activity that it comes from."""
         if rng.random() >= self.share:
-            return activities(rng)
-        for _ in range(POSE_TRIES):
-            path, name = self._clips[int(rng.integers(len(self._clips)))]
-            if path.endswith(".npz"):
-                joints = _kinect(path)[name]
-                pose = poses_of_kinect(joints[[int(rng.integers(len(joints)))]])[0]
-            else:
-                clip = _motion(path)
-                pose = clip.pose(int(rng.integers(len(clip))))
-            if self_overlap(pose) <= 2 * DEPTH_ALLOWED_M:
-                return pose, {"motion": name}
-        return activities(rng)
+            return activities(rng, body)
+        folder = self.folders[int(rng.integers(len(self.folders)))]
+        pose = _library(folder, self.leave_out).random(rng, rig=body.rig, girth=body.girth)
+        return pose, {"motion": Path(folder).name}
 
 
-@lru_cache(maxsize=8)
-def _kinect(path: str) -> dict[str, np.ndarray]:
-    return read_kinect(path)
+@lru_cache(maxsize=32)
+def _library(folder: str, leave_out: tuple[str, ...]) -> MotionLibrary:
+    """Return a folder's motion; kept per process, so that sources travel to workers without it."""
 
+    def keep(name: str) -> bool:
+        return not any(fnmatch.fnmatch(name, pattern) for pattern in leave_out)
 
-@lru_cache(maxsize=256)
-def _motion(path: str) -> Motion:
-    return read_motion(path)
+    paths = MotionLibrary.in_folders(folder).paths
+    kept = [p for p in paths if (any(map(keep, read_kinect(p))) if p.suffix == ".npz" else keep(p.name.split(".")[0]))]
+    if not kept:
+        raise UserError(f"{folder}: --leave-out {' '.join(leave_out)} leaves no motion of it; leave out less")
+    return MotionLibrary(kept, keep=keep)
 
 
 def body_source(bodies: Sequence[str], motion: Sequence[str] = (), leave_out: Sequence[str] = ()) -> BodySource:

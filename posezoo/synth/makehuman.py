@@ -249,7 +249,9 @@ class _Data:
     parents: np.ndarray
     ends: dict[str, tuple[np.ndarray, np.ndarray]]  # bone -> base vertices whose mean is its head, its tail
     weights: sparse.csr_matrix  # (V, J)
+    strongest: np.ndarray  # (V,) the joint with the largest weight
     targets: dict[str, Path]
+    details: dict[str, list[str]]  # what shape details change -> their targets
     garments: dict[str, tuple[Path, Path]]
 
     def target(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -346,7 +348,19 @@ def _load(folder: Path) -> _Data:
         if mesh_path is None:
             raise MakeHumanError(f"{fit}: its mesh {fit.with_suffix('.obj').name} is not beside it")
         garments[fit.stem] = (fit, mesh_path)
-    return _Data(folder, mesh.vertices, mesh.groups["body"], tuple(order), parents, ends, weights, targets, garments)
+    details: dict[str, list[str]] = {}
+    for name in targets:
+        if not name.startswith("macrodetails/"):
+            details.setdefault(_detail(name), []).append(name)
+    return _Data(
+        folder=folder, base=mesh.vertices, skin=mesh.groups["body"], joints=tuple(order), parents=parents, ends=ends,
+        weights=weights, strongest=_strongest(weights), targets=targets, details=details, garments=garments,
+    )  # fmt: skip
+
+
+def _strongest(weights: sparse.spmatrix) -> np.ndarray:
+    """Return the column `(V,)` of each row's largest weight."""
+    return weights.toarray().argmax(1)
 
 
 def _graded(value: float) -> dict[str, float]:
@@ -410,13 +424,12 @@ class MakeHumanPeople:
                             add(f"macrodetails/height/{build}-{end}height", s * a * m * w * tall[end])
                         for kind, p in ideal.items():
                             add(f"macrodetails/proportions/{build}-{kind}proportions", s * a * m * w * p)
-        details = sorted({_detail(n) for n in data.targets if not n.startswith("macrodetails/")})
-        if details:
-            for pick in rng.choice(len(details), min(14, len(details)), replace=False):
-                amount = float(np.clip(rng.normal(0, 0.3), -0.7, 0.7))
-                for name in data.targets:
-                    if _detail(name) == details[pick] and _sign(name) * amount > 0:
-                        add(name, abs(amount))
+        details = sorted(data.details)
+        for pick in rng.choice(len(details), min(14, len(details)), replace=False) if details else ():
+            amount = float(np.clip(rng.normal(0, 0.3), -0.7, 0.7))
+            for name in data.details[details[pick]]:
+                if _sign(name) * amount > 0:
+                    add(name, abs(amount))
         out = data.base.copy()
         for name, amount in amounts.items():
             index, moves = data.target(name)
@@ -572,9 +585,7 @@ class _Dresser:
         self.skin = base[: self.count].copy()
         self.faces = data.skin
         self.normals = vertex_normals(self.skin, self.faces)
-        self.vertex_parts = np.array([_part_of_joint(n) for n in data.joints])[
-            np.asarray(data.weights[: self.count].argmax(1)).ravel()
-        ]
+        self.vertex_parts = np.array([_part_of_joint(n) for n in data.joints])[data.strongest[: self.count]]
         eye, nose = (self.at["left_eye"] + self.at["right_eye"]) / 2, self.at["nose"]
         self.unit = (self.at["head_top"][1] - eye[1]) / 0.11
         local = (self.skin - eye) / self.unit
@@ -678,7 +689,7 @@ class _Dresser:
         layers = [np.sort(self.layer[faces[0]], axis=1)[:, 1]]
         colours = [self._painted_face(faces[0], np.array([c for c, _ in self.materials])[layers[0]], layers[0])]
         by_joint = np.array([_part_of_joint(n) for n in data.joints])
-        low = [_PART[n] for n in ("pelvis", "left_thigh", "right_thigh", "left_shin", "right_shin")]
+        low = [_PART[n] for n in PARTS if n.endswith(("pelvis", "thigh", "shin", "foot"))]
         count = self.count
         for garment, (upper, lower) in self.garments:
             points = garment.fitted(self.base)
@@ -689,7 +700,7 @@ class _Dresser:
             )
             share = (hold @ data.weights).tocsr()
             share = sparse.diags(1 / np.maximum(np.asarray(share.sum(1)).ravel(), 1e-6)) @ share
-            labels = by_joint[np.asarray(share.argmax(1)).ravel()]
+            labels = by_joint[_strongest(share)]
             face_parts = np.sort(labels[garment.faces], axis=1)[:, 1]
             layer = np.where(np.isin(face_parts, low), lower, upper)
             vertices.append(points)

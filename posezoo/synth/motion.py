@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from posezoo.errors import UserError
+from posezoo.synth.poses import DEPTH_ALLOWED_M, self_overlap, with_random_hands
 from posezoo.synth.rig import (
     FINGERS,
     INDEX,
@@ -100,6 +101,19 @@ class Motion:
                 across[f"{side}_hand"] = start[index] - start[little]
         rig = Rig(("root",), np.array([-1]), np.zeros((1, 3)), (Driver("pelvis"),), anchors, across)
         return bones, before, rig.alignment, axes
+
+    @cached_property
+    def has_fingers(self) -> bool:
+        """Whether the file records fingers: it has their bones, and they move unless there is a single frame."""
+        bones = self._matched[0]
+        pairs = [(k, bones[f"{j.partition('_')[0]}_hand"]) for j, k in bones.items() if j[:-1].endswith(FINGERS[1:])]
+        if not pairs:
+            return False
+        finger, hand = np.array(pairs).T
+        some = self.turns[:: max(1, len(self) // 20)]
+        bent = some[:, hand].swapaxes(-1, -2) @ some[:, finger]
+        moved = np.linalg.norm(rotation_vectors(bent[0].swapaxes(-1, -2) @ bent), axis=-1).max()
+        return len(self) == 1 or bool(moved > np.radians(5))
 
     def pose(self, frame: int, *, heading: bool = False) -> Pose:
         """Return one frame as a pose.
@@ -635,3 +649,80 @@ def read_kinect(path: str | Path) -> dict[str, np.ndarray]:
     if wrong or not out:
         raise MotionError(f"{path}: expected arrays of shape (frames, 20, 3); {', '.join(wrong[:3]) or 'none found'}")
     return out
+
+
+class MotionLibrary:
+    """Draws poses from motion files and Kinect sequences; files are read when first drawn.
+
+    Args:
+        paths: Files for `read_motion`, and `.npz` files for `read_kinect`.
+        keep: Which Kinect sequences to use, by name; all when not given.
+
+    Raises:
+        MotionError: There are no files, or one has an unknown ending.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], *, keep: Callable[[str], bool] | None = None) -> None:
+        self.paths = [Path(p) for p in paths]
+        if not self.paths:
+            raise MotionError("no motion files given; expected .bvh, .amc (or gzipped) or Kinect .npz files")
+        for path in self.paths:
+            if not path.name.endswith((".npz", ".bvh", ".amc", ".bvh.gz", ".amc.gz")):
+                raise MotionError(f"{path}: expected a file that ends in .bvh, .amc, .bvh.gz, .amc.gz or .npz")
+        self.keep = keep
+        self._clips: dict[Path, Motion] = {}
+        self._kinect: dict[Path, list[np.ndarray]] = {}
+
+    @classmethod
+    def in_folders(cls, *folders: str | Path, keep: Callable[[str], bool] | None = None) -> MotionLibrary:
+        """Return a library of every motion file in some folders.
+
+        Raises:
+            MotionError: A folder is missing or holds no motion file.
+        """
+        paths: list[Path] = []
+        for folder in map(Path, folders):
+            found = sorted(
+                p for p in folder.glob("*") if p.name.endswith((".npz", ".bvh", ".amc", ".bvh.gz", ".amc.gz"))
+            )
+            if not found:
+                raise MotionError(f"{folder}: no such folder, or no .bvh, .amc (or gzipped) or .npz file in it")
+            paths += found
+        return cls(paths, keep=keep)
+
+    def random(self, rng: np.random.Generator, *, rig: Rig | None = None, girth: float = 1.0) -> Pose:
+        """Draw a file, then a frame of it; hips look along +z, fingers are drawn when the file has none.
+
+        Args:
+            rng: The same generator state gives the same pose.
+            rig: Whose bones the pose is for. Frames recorded from others can pass through a body of another shape;
+                of a few draws, the first that does not is taken, else the one that does least.
+            girth: The trunk's thickness, as `Body.girth` says.
+        """
+        best, least = None, np.inf
+        for _ in range(6):
+            pose = self._draw(rng)
+            depth = self_overlap(pose, rig=rig, girth=girth)
+            if depth <= DEPTH_ALLOWED_M:
+                return pose
+            if depth < least:
+                best, least = pose, depth
+        assert best is not None
+        return best
+
+    def _draw(self, rng: np.random.Generator) -> Pose:
+        path = self.paths[rng.integers(len(self.paths))]
+        if path.suffix == ".npz":
+            if path not in self._kinect:
+                named = {n: a for n, a in read_kinect(path).items() if self.keep is None or self.keep(n)}
+                if not named:
+                    raise MotionError(f"{path}: none of its sequences is kept")
+                self._kinect[path] = [named[n] for n in sorted(named)]
+            clip = self._kinect[path][rng.integers(len(self._kinect[path]))]
+            frame = rng.integers(len(clip))
+            return with_random_hands(facing_front(poses_of_kinect(clip[frame : frame + 1])[0]), rng)
+        if path not in self._clips:
+            self._clips[path] = read_motion(path)
+        motion = self._clips[path]
+        pose = motion.pose(int(rng.integers(len(motion))))
+        return pose if motion.has_fingers else with_random_hands(pose, rng)

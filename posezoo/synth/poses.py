@@ -575,3 +575,11 @@ def _carrier(rig: Rig, index: Mapping[str, int], joint: str) -> int:
     if joint in index:
         return index[joint]
     return next(k for k, d in enumerate(rig.drivers) if d.joint == joint and not d.twist_only)
+
+
+def with_random_hands(pose: Pose, rng: np.random.Generator) -> Pose:
+    """Return the pose with fingers drawn anew; motion files rarely record them."""
+    draft = _Draft(rng)
+    draft.hands()
+    drawn = pose_from_angles(draft.angles)
+    return pose.changed({name: drawn[name] for name in JOINTS if name[:-1].endswith(FINGERS)})

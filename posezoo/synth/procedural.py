@@ -409,8 +409,8 @@ class _Wardrobe:
         self.cover((f.arm > -0.5) & (f.arm < sleeve), 0.004 + loose * hang, top, folds=folds, smooth=0.5)
         self.cover((f.neck > -0.9) & (f.neck < collar), 0.005 + 0.25 * loose, top, folds=0.0, smooth=0.3)
         if lower == "dress":
-            self.skirt(0.22, rng.uniform(0.45, 1.8), rng.uniform(0.0, 0.15), top)
-        elif upper == "coat":
+            self.skirt(0.22, rng.uniform(0.45, 1.8), rng.uniform(0.0, 0.15), cloth)
+        if upper == "coat":
             self.skirt(0.3, rng.uniform(0.15, 1.2), rng.uniform(0.0, 0.05), top, gap=0.008 + loose)
 
     def skirt(self, waist: float, hem: float, flare: float, material: int, *, gap: float = 0.008) -> None:
@@ -458,7 +458,7 @@ class _Wardrobe:
                 reach = rng.uniform(0.055, 0.075) * k * np.cos(angle) ** 0.7
                 inside = np.stack([x, 0 * x, z], 1)
                 outside = np.stack([x * 0.95, -0.012 * k - 0.15 * reach, z + reach], 1)
-                outline = np.concatenate([inside, outside[::-1]])
+                outline = np.concatenate([inside, outside[::-1]])[::-1]
                 rings = at + np.stack([outline - (0, 0.004, 0), outline + (0, 0.004, 0)])
                 self.hang(rings, self._head_weights, felt, "head")
             elif hat == "hat":

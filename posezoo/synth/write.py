@@ -112,11 +112,20 @@ def _backgrounds(folder: str) -> Backgrounds:
 # ------------------------------------------------------------------------------------------------ packing
 
 
-def pack(samples: Sequence[SynthSample]) -> dict[str, np.ndarray]:
-    """Turn samples into the arrays of one shard. Depth and labels become PNG, colour JPEG."""
+#: Depth with no more values than this is stored as their ranks.
+MOST_LEVELS = 2048
+
+
+def pack(samples: Sequence[SynthSample], *, ranked: bool = True) -> dict[str, np.ndarray]:
+    """Turn samples into the arrays of one shard. Depth and labels become PNG, colour JPEG.
+
+    Args:
+        samples: What to pack.
+        ranked: Store depth of few values, as sensors with steps of disparity give it, as ranks into a table of these
+            values (`levels`): a Kinect 1's picture takes 27 kB instead of 49.
+    """
     cv2 = _cv2()
-    # Run-length matching at the fastest level: as small as the default's here, in a fraction of the time.
-    png = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    png = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # higher levels save a tenth in four times the time
 
     def encoded(suffix: str, picture: np.ndarray, options: list[int]) -> np.ndarray:
         done, data = cv2.imencode(suffix, picture, options)
@@ -125,8 +134,17 @@ def pack(samples: Sequence[SynthSample]) -> dict[str, np.ndarray]:
         return data.ravel()
 
     blobs: dict[str, list[np.ndarray]] = {name: [] for name in PICTURES}
+    levels = []
     for s in samples:
-        blobs["depth"].append(encoded(".png", s.depth, png))
+        values = np.flatnonzero(np.bincount(s.depth.ravel()))
+        if ranked and len(values) <= MOST_LEVELS:
+            rank = np.zeros(values[-1] + 1, np.uint16)
+            rank[values] = np.arange(len(values))
+            blobs["depth"].append(encoded(".png", rank[s.depth], png))
+            levels.append(values.astype(np.uint16))
+        else:
+            blobs["depth"].append(encoded(".png", s.depth, png))
+            levels.append(np.zeros(0, np.uint16))
         blobs["labels"].append(encoded(".png", (s.people.astype(np.uint16) << 8) | s.parts, png))
         if s.rgb is not None:
             blobs["rgb"].append(encoded(".jpg", np.ascontiguousarray(s.rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95]))
@@ -144,7 +162,7 @@ def pack(samples: Sequence[SynthSample]) -> dict[str, np.ndarray]:
         "boxes": _joined([s.boxes for s in samples], (4,), np.float32),
         "cameras": np.array([_camera_row(s) for s in samples], np.float64),
     }
-    for name, rows in {**blobs, "meta": meta}.items():
+    for name, rows in {**blobs, "meta": meta, **({"levels": levels} if ranked else {})}.items():
         if rows:
             shard[name] = np.concatenate(rows)
             shard[f"{name}_ends"] = np.cumsum([len(r) for r in rows])
@@ -169,6 +187,9 @@ def unpack(shard: dict[str, np.ndarray], row: int) -> SynthSample:
         ends = shard[f"{name}_ends"]
         return shard[name][ends[row - 1] if row else 0 : ends[row]]
 
+    depth = cv2.imdecode(blob("depth"), cv2.IMREAD_UNCHANGED)
+    if "levels" in shard and len(blob("levels")):
+        depth = blob("levels")[depth]
     counts = shard["counts"]
     first = int(counts[:row].sum())
     mine = slice(first, first + int(counts[row]))
@@ -176,7 +197,7 @@ def unpack(shard: dict[str, np.ndarray], row: int) -> SynthSample:
     camera = shard["cameras"][row]
     fx, fy, cx, cy, width, height = camera[:6]
     sample = SynthSample(
-        depth=cv2.imdecode(blob("depth"), cv2.IMREAD_UNCHANGED),
+        depth=depth,
         parts=(labels & 255).astype(np.uint8),
         people=(labels >> 8).astype(np.uint8),
         landmarks_px=shard["landmarks_px"][mine],
@@ -207,7 +228,7 @@ def _cv2():
 
 def make_shard(job: Job, shard: int) -> dict[str, np.ndarray]:
     """Make the arrays of one shard."""
-    return pack([job.sample(number) for number in job.numbers(shard)])
+    return pack([job.sample(number) for number in job.numbers(shard)], ranked=job.file_format == "npz")
 
 
 def write_dataset(
