@@ -23,7 +23,17 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from pose_machines import DepthConfig, codec_of, examples, fit, frames, input_size, rendered_as_dih, smoke
+from pose_machines import (
+    DepthConfig,
+    codec_of,
+    examples,
+    fit,
+    frames,
+    input_size,
+    rendered_as_dih,
+    run_depth_recipe,
+    smoke,
+)
 
 import posezoo
 from posezoo.cards import read_card
@@ -36,7 +46,7 @@ from posezoo.inference.runners import normalise
 from posezoo.models.pose_machines import with_features
 from posezoo.skeletons import DEPTH17
 from posezoo.synth.frames import NewBackgrounds
-from posezoo.training.backend import native, run_recipe, set_precision
+from posezoo.training.backend import native, set_precision
 from posezoo.training.config import option
 from posezoo.training.pose_machines import (
     AdversarialTrainer,
@@ -56,8 +66,8 @@ class Config(DepthConfig):
     largest: float = option(100.0, "largest strength of the reversed gradient (the paper's Lambda)")
 
 
-def main(argv=None) -> Run:
-    return run_recipe(Config, train, argv, description=__doc__, shrink=small, score="negative pose loss")
+def main(argv=None) -> Run | None:
+    return run_depth_recipe(Config, train, argv, description=__doc__, shrink=small, score="negative pose loss")
 
 
 def train(cfg: Config, run: Run) -> None:

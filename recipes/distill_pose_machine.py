@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-from pose_machines import DepthConfig, codec_of, examples, fit, input_size, smoke
+from pose_machines import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
 
 import posezoo
 from posezoo.models.pose_machines import with_features
-from posezoo.training.backend import native, run_recipe, set_precision
+from posezoo.training.backend import native, set_precision
 from posezoo.training.config import option
 from posezoo.training.pose_machines import PROTOCOLS, StageTrainer
 from posezoo.training.run import Run
@@ -40,8 +40,8 @@ class Config(DepthConfig):
     gamma: float = option(0.0, "weight of the hints (the paper: 1); 0 for none")
 
 
-def main(argv=None) -> Run:
-    return run_recipe(Config, train, argv, description=__doc__, shrink=small, score="F-score")
+def main(argv=None) -> Run | None:
+    return run_depth_recipe(Config, train, argv, description=__doc__, shrink=small, score="F-score")
 
 
 def train(cfg: Config, run: Run) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
+from pose_machine_tables import report
 
 from posezoo.cards import read_card
 from posezoo.codecs import make_codec
@@ -26,8 +27,8 @@ from posezoo.inference.drawing import draw
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import DEPTH17
 from posezoo.synth.frames import NewBackgrounds, SynthFrames
-from posezoo.training.backend import cosine, dataset, steps_down
-from posezoo.training.config import RunConfig, option
+from posezoo.training.backend import cosine, dataset, run_recipe, steps_down
+from posezoo.training.config import RunConfig, option, parse
 from posezoo.training.run import Checkpoint, Plateau, Run
 
 #: Data sets whose background was cut away.
@@ -71,6 +72,8 @@ class DepthConfig(RunConfig):
 
     val_frames: int = option(300, "validation frames; 0 takes all")
     pictures: int = option(6, "validation pictures drawn after every epoch, into the run's folder")
+    table: str = option("", "instead of training, print a table like the paper's (I to V) of the validation frames")
+    rows: str = option("", "with --table: LABEL=NAME:WEIGHTS;LABEL=NAME:WEIGHTS, see pose_machine_tables.py")
 
 
 def input_size(cfg: DepthConfig) -> dict:
@@ -223,6 +226,15 @@ def draw_predictions(run: Run, found) -> None:
     drawn = [draw(coloured(scene.image[..., 0]), poses) for scene, poses in found]
     with replacing(run.folder / "pictures" / f"epoch_{run.epoch:03d}.png") as path:
         cv2.imwrite(str(path), np.concatenate(drawn, axis=1)[..., ::-1])
+
+
+def run_depth_recipe(config_class, train, argv=None, **told):
+    """`run_recipe`, or a table where one is asked for."""
+    cfg = parse(config_class, argv, description=told["description"])
+    if not cfg.table:
+        return run_recipe(config_class, train, argv, **told)
+    print(report(cfg, frames(cfg, "val"), input_size(cfg)))
+    return None
 
 
 def smoke(cfg):

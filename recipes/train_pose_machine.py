@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pose_machines import DepthConfig, codec_of, examples, fit, input_size, smoke
+from pose_machines import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
 
 import posezoo
 from posezoo.models.pose_machines import start_from
-from posezoo.training.backend import native, run_recipe, set_precision
+from posezoo.training.backend import native, set_precision
 from posezoo.training.config import option
 from posezoo.training.pose_machines import StageTrainer
 from posezoo.training.run import Run
@@ -36,8 +36,8 @@ class Config(DepthConfig):
     start_from: str = option("", "NAME:WEIGHTS of a trained network of fewer stages (progressive training)")
 
 
-def main(argv=None) -> Run:
-    return run_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="F-score")
+def main(argv=None) -> Run | None:
+    return run_depth_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="F-score")
 
 
 def train(cfg: Config, run: Run) -> None:

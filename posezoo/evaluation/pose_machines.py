@@ -256,6 +256,20 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
+def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12) -> list[Labelled]:
+    """Return the pictures in which the boxes of two people overlap (table III), by intersection over union."""
+
+    def overlap(boxes: np.ndarray) -> float:
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+        shared = np.prod(np.maximum(common, 0), axis=-1)
+        areas = np.prod(boxes[:, 2:], axis=1)
+        ratio = shared / np.maximum(areas[:, None] + areas - shared, 1e-9)
+        return float(np.max(ratio - np.eye(len(boxes)), initial=0.0))
+
+    return [picture for picture in pictures if overlap(np.asarray(picture.boxes, float).reshape(-1, 4)) >= least]
+
+
 def from_scenes(found: Sequence[tuple[Scene, Poses]]) -> list[Labelled]:
     """What `posezoo.evaluation.bottom_up.find_in_scenes` found, with the boxes of the labelled keypoints."""
     pictures = []
