@@ -139,7 +139,8 @@ def load_torch(network: keras.Model, state: Mapping[str, np.ndarray], *, family:
                 continue
             value = state[key]
             # PyTorch's transposed convolutions lead with the inputs, all else with the outputs.
-            value = value[inputs if type(layer).__name__ == "Conv2DTranspose" else outputs]
+            leading = (inputs, outputs) if type(layer).__name__ == "Conv2DTranspose" else (outputs, inputs)
+            value = value[leading[: value.ndim]]
             if axes and name == "weight" and value.ndim == len(axes):
                 value = value.transpose(axes)
             if value.shape != tuple(weight.shape):

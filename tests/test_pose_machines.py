@@ -13,7 +13,7 @@ from test_torch_weights import parity_error, rule, state_of  # noqa: E402
 
 from posezoo import counts  # noqa: E402
 from posezoo.models import pose_machines  # noqa: E402
-from posezoo.models.pose_machines import pose_machine, stages_of, start_from, with_features  # noqa: E402
+from posezoo.models.pose_machines import copy_weights, pose_machine, stages_of, start_from, with_features  # noqa: E402
 from posezoo.skeletons import COCO17, DEPTH17, NONE, Skeleton  # noqa: E402
 from posezoo.torch_weights import CheckpointError, load_torch  # noqa: E402
 
@@ -85,7 +85,9 @@ def randomised(network, seed=0):
     for layer in network.layers:
         if layer.weights:
             shapes = [w.shape for w in layer.get_weights()]
-            layer.set_weights([rng.uniform(0.5, 1.5, s) * (2 / np.prod(s[:-1])) ** 0.5 for s in shapes])
+            layer.set_weights([
+                rng.uniform(0.5, 1.5, s) if len(s) == 1 else rng.normal(0, np.prod(s[:-1]) ** -0.5, s) for s in shapes
+            ])  # fmt: skip
     return network
 
 
@@ -190,6 +192,7 @@ def test_features_come_out_for_hints():
         ({"family": "mpm", "stages": 0}, "at least one stage"),
         ({"family": "mpm", "extractor": "flat"}, "for the spm family"),
         ({"family": "spm", "extractor": "round"}, "unknown extractor 'round'; expected one of flat, expand"),
+        ({"family": "mpm", "join": "mean"}, "unknown join 'mean'; expected one of concat, sum"),
         ({"family": "mpm", "skeleton": NONE}, "has no limbs"),
         ({"family": "mpm", "input_px": (64, 8)}, "at least 16 on each side, got 64x8"),
     ],
@@ -205,3 +208,53 @@ def test_the_depth_skeleton_has_the_papers_channels():
         (0, 1), (1, 2), (0, 3), (3, 4), (4, 5), (0, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11), (0, 12), (12, 13),
         (13, 14), (1, 15), (1, 16),
     )  # fmt: skip
+
+
+# Stages whose inputs stay apart
+
+
+@pytest.mark.parametrize("family", ["mpm", "rpm", "spm", "cpm"])
+def test_both_joins_are_one_function(family):
+    joined = randomised(pose_machine(family, stages=2, input_px=64, intermediate=True))
+    apart = pose_machine(family, stages=2, input_px=64, intermediate=True, join="sum")
+    assert counts.params(apart) == counts.params(joined) and counts.macs(apart) == counts.macs(joined)
+    assert not any(layer.name.endswith("_input") for layer in apart.layers)
+    copy_weights(apart, joined)
+    first, second = outputs_of(joined), outputs_of(apart)
+    for name in first:
+        assert np.abs(first[name] - second[name]).max() < 1e-4 * np.abs(first[name]).max()
+    back = pose_machine(family, stages=2, input_px=64, join="concat")
+    copy_weights(back, apart)
+    assert np.array_equal(outputs_of(back)["pafs"], first["pafs"])
+
+
+def test_copies_refuse_other_networks():
+    network = pose_machine("mpm", stages=2, input_px=64, join="sum")
+    with pytest.raises(ValueError, match="differ in .* layers, such as"):
+        copy_weights(network, pose_machine("mpm", stages=3, input_px=64))
+    with pytest.raises(ValueError, match="has another shape"):
+        copy_weights(network, pose_machine("mpm", stages=2, input_px=64, features=32))
+
+
+@pytest.mark.parametrize(("family", "stages"), [("mpm", 2), ("spm", 2), ("rpm", 2)])
+def test_a_checkpoint_fills_either_join(family, stages):
+    network = randomised(pose_machine(family, stages=stages, input_px=64))
+    state = state_of(network, pose_machines.torch_modules(network))
+    apart = pose_machine(family, stages=stages, input_px=64, join="sum")
+    load_torch(apart, state, family="pose_machines")
+    first, second = outputs_of(network), outputs_of(apart)
+    assert np.abs(first["pafs"] - second["pafs"]).max() < 1e-4 * np.abs(first["pafs"]).max()
+
+
+def test_the_command_imports_a_checkpoint(tmp_path):
+    files = pytest.importorskip("safetensors.numpy")
+    from posezoo.cli import main
+
+    network = randomised(pose_machine("mpm", stages=1, input_px=64))
+    state = state_of(network, pose_machines.torch_modules(network))
+    files.save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, tmp_path / "a.safetensors")
+    out = tmp_path / "mpm_1s.weights.h5"
+    assert main(["import-torch", str(tmp_path / "a.safetensors"), "--model", "mpm_1s", "-o", str(out)]) == 0
+    other = pose_machine("mpm", stages=1, input_px=64)
+    other.load_weights(out)
+    assert np.array_equal(outputs_of(network)["heatmaps"], outputs_of(other)["heatmaps"])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers as L
 
 from posezoo.layers import ConvStyle, activation
@@ -45,19 +46,52 @@ SPM_EXPANDED = 192
 VGG = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512)
 
 
+#: How a later stage may take in fields, confidence maps and features.
+JOINS = ("concat", "sum")
+
 # --------------------------------------------------------------------------------------------- blocks
+
+
+def convolution(x, filters: int, kernel_size: int, *, name: str, bias: bool = True):
+    """A convolution of features, or of several as if they were joined.
+
+    The convolution of a concatenation is the sum of one convolution for each part: layers `name_of_pafs`,
+    `name_of_heatmaps` and `name_of_features`, of which the last has the bias.
+
+    Args:
+        x: Features, or a dict of features by name.
+        filters: Output channels.
+        kernel_size: Side of the kernel.
+        name: Of the layer.
+        bias: Whether there is a bias.
+    """
+    if not isinstance(x, dict):
+        return L.Conv2D(filters, kernel_size, padding="same", use_bias=bias, name=name)(x)
+    parts = []
+    for part, y in x.items():
+        own = {"use_bias": bias and part == "features", "name": f"{name}_of_{part}"}
+        parts.append(L.Conv2D(filters, kernel_size, padding="same", **own)(y))
+    return L.Add(name=f"{name}_sum")(parts)
 
 
 def depth_point(x, filters: int, *, name: str, stride: int = 1):
     """Depthwise 3x3, batch norm, ReLU, pointwise, batch norm, ReLU: MPM's module, without biases."""
+    if isinstance(x, dict):  # channels do not meet before the pointwise convolution
+        x = {part: _depthwise(y, stride, name=f"{name}_{{}}_of_{part}") for part, y in x.items()}
+    else:
+        x = _depthwise(x, stride, name=f"{name}_{{}}")
+    x = convolution(x, filters, 1, bias=False, name=f"{name}_pointwise")
+    return activation(STYLE.batch_norm(x, name=f"{name}_pointwise_bn"), "relu", name=f"{name}_act")
+
+
+def _depthwise(x, stride: int, *, name: str):
     padding = "same"
     if stride > 1:
-        x = L.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        x = L.ZeroPadding2D(1, name=name.format("pad"))(x)
         padding = "valid"
-    x = L.DepthwiseConv2D(3, strides=stride, padding=padding, use_bias=False, name=f"{name}_depthwise")(x)
-    x = activation(STYLE.batch_norm(x, name=f"{name}_depthwise_bn"), "relu", name=f"{name}_depthwise_act")
-    x = L.Conv2D(filters, 1, use_bias=False, name=f"{name}_pointwise")(x)
-    return activation(STYLE.batch_norm(x, name=f"{name}_pointwise_bn"), "relu", name=f"{name}_act")
+    x = L.DepthwiseConv2D(3, strides=stride, padding=padding, use_bias=False, name=name.format("depthwise"))(x)
+    x = STYLE.batch_norm(x, name=name.format("depthwise_bn"))
+    return activation(x, "relu", name=name.format("depthwise_act"))
 
 
 def residual_depth_point(x, *, name: str):
@@ -78,7 +112,8 @@ def residual(x, filters: int, *, name: str):
 
 def fire(x, squeeze: int, half: int, *, name: str):
     """SqueezeNet's module with batch norms: 1x1 to few channels, then 1x1 and 3x3 side by side."""
-    x = STYLE.conv_bn(x, squeeze, 1, bias=True, name=f"{name}_squeeze")
+    x = STYLE.batch_norm(convolution(x, squeeze, 1, name=f"{name}_squeeze"), name=f"{name}_squeeze_bn")
+    x = activation(x, "relu", name=f"{name}_squeeze_act")
     point = STYLE.conv_bn(x, half, 1, bias=True, name=f"{name}_expand1x1")
     window = STYLE.conv_bn(x, half, 3, bias=True, name=f"{name}_expand3x3")
     return L.Concatenate(name=f"{name}_concat")([point, window])
@@ -94,8 +129,7 @@ def residual_fire(x, squeeze: int, half: int, *, name: str):
 
 
 def _conv_relu(x, filters: int, kernel_size: int, *, name: str):
-    x = L.Conv2D(filters, kernel_size, padding="same", name=name)(x)
-    return activation(x, "relu", name=f"{name}_act")
+    return activation(convolution(x, filters, kernel_size, name=name), "relu", name=f"{name}_act")
 
 
 def _halved(x, *, name: str):
@@ -197,6 +231,7 @@ def pose_machine(
     skeleton: Skeleton = DEPTH17,
     input_px: int | Sequence[int] = 368,
     intermediate: bool = False,
+    join: str = "concat",
     name: str = "pose_machine",
 ) -> keras.Model:
     """Build a pose machine.
@@ -211,6 +246,9 @@ def pose_machine(
             444: poolings drop what is left over (55 columns), strided convolutions keep it (`mpm`, 56).
         intermediate: Whether the maps of earlier stages are outputs too, as training needs; the layers, and
             files of weights, are the same either way.
+        join: How stages after the first take in fields, maps and features: `concat` as in the papers, or `sum`, the
+            same function and parameters, but every tensor keeps its own int8 scale (`copy_weights` fills one from
+            the other). Joined, fields of range 1 get few levels beside features of larger range.
         name: Name of the model.
 
     Returns:
@@ -226,6 +264,8 @@ def pose_machine(
         raise ValueError(f"unknown family '{family}'; expected one of {', '.join(FAMILIES)}")
     if stages < 1:
         raise ValueError(f"a pose machine has at least one stage, got stages={stages}")
+    if join not in JOINS:
+        raise ValueError(f"unknown join '{join}'; expected one of {', '.join(JOINS)}")
     if not skeleton.limbs:
         raise ValueError(f"skeleton '{skeleton.name}' has no limbs; part affinity fields need some")
     height, width = (input_px, input_px) if isinstance(input_px, int) else input_px
@@ -246,7 +286,10 @@ def pose_machine(
     found: dict[str, Any] = {}
     outputs: dict[str, Any] = {}
     for stage in range(1, stages + 1):
-        x = L.Concatenate(name=f"stage{stage}_input")([*found.values(), seen]) if found else seen
+        x = seen
+        if found:
+            parts = {**found, "features": seen}
+            x = parts if join == "sum" else L.Concatenate(name=f"stage{stage}_input")(list(parts.values()))
         suffix = "" if stage == stages else f"_s{stage}"
         found = {
             kind: _maps(branch(x, stage, nw, f"stage{stage}_{kind}"), maps[kind], f"{kind}{suffix}")
@@ -271,6 +314,61 @@ def with_features(network: keras.Model) -> keras.Model:
     names = {layer.name for layer in network.layers}
     features = network.get_layer("features_act" if "features_act" in names else "features").output
     return keras.Model(network.inputs, {**network.output, "features": features}, name=network.name)
+
+
+def copy_weights(network: keras.Model, trained: keras.Model) -> None:
+    """Fill a network from its twin with the other `join`, or the same, in place.
+
+    Raises:
+        ValueError: The networks differ in more than `join` and input size.
+    """
+    parts = _parts(network)
+    values: dict[str, list] = {}
+    for layer in trained.layers:
+        if layer.weights:
+            values.setdefault(re.sub(r"_of_\w+", "", layer.name), []).append((layer, layer.get_weights()))
+    wanted = {re.sub(r"_of_\w+", "", layer.name) for layer in network.layers if layer.weights}
+    strange = sorted(wanted ^ set(values))
+    if strange:
+        raise ValueError(
+            f"{trained.name} and {network.name} differ in {len(strange)} layers, such as {strange[0]}; both need the "
+            "same family, stages, width, extractor and skeleton"
+        )
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        base, _, part = layer.name.partition("_of_")
+        weights = _whole(values[base])
+        if part:
+            weights = _sliced(layer, weights, parts[part])
+        if [w.shape for w in weights] != [tuple(w.shape) for w in layer.weights]:
+            raise ValueError(f"{layer.name} of {trained.name} has another shape; both need the same width and skeleton")
+        layer.set_weights(weights)
+
+
+def _parts(network: keras.Model) -> dict[str, slice]:
+    """Channels of fields, maps and features in a stage's input."""
+    pafs, heatmaps = (network.get_layer(name).output.shape[-1] for name in BRANCHES)
+    return {"pafs": slice(0, pafs), "heatmaps": slice(pafs, pafs + heatmaps), "features": slice(pafs + heatmaps, None)}
+
+
+def _whole(layers: list) -> list:
+    """The weights of a layer, or of the parts that make one."""
+    if len(layers) == 1:
+        return layers[0][1]
+    order = {part: i for i, part in enumerate((*BRANCHES, "features"))}
+    layers = sorted(layers, key=lambda pair: order[pair[0].name.rpartition("_of_")[2]])
+    kernels = [weights for _, weights in layers]
+    if isinstance(layers[0][0], L.BatchNormalization):
+        return [np.concatenate(column) for column in zip(*kernels, strict=True)]
+    return [np.concatenate([weights[0] for weights in kernels], axis=2), *kernels[-1][1:]]
+
+
+def _sliced(layer, weights: list, channels: slice) -> list:
+    """One part of a layer's weights; of convolutions only the last part has the bias."""
+    if isinstance(layer, L.BatchNormalization):
+        return [w[channels] for w in weights]
+    return [weights[0][:, :, channels], *weights[1 : len(layer.weights)]]
 
 
 def stages_of(network: keras.Model) -> int:
@@ -338,14 +436,24 @@ _TORCH_FIRES = {1: "midLayers.0", 2: "midLayers.1", 3: "midLayers.2", 4: "backLa
                 6: "backLayers.2", 7: "backLayers.3"}  # fmt: skip
 
 
-def torch_modules(network: keras.Model) -> dict[str, str | None]:
+def torch_modules(network: keras.Model) -> dict[str, str | tuple[str, slice, slice] | None]:
     """Name the module of the public code (idiap/fast_pose_machines) for every layer with weights.
 
     RPM, MPM and SPM of any number of stages; CPM has no public code, its layers get None.
     """
-    stages = stages_of(network)
-    names = {layer.name for layer in network.layers}
-    return {layer.name: _torch_module(layer.name, stages, names) for layer in network.layers if layer.weights}
+    stages, parts, everything = stages_of(network), _parts(network), slice(None)
+    names = {layer.name.partition("_of_")[0] for layer in network.layers}
+    modules: dict[str, str | tuple[str, slice, slice] | None] = {}
+    for layer in network.layers:
+        if layer.weights:
+            base, _, part = layer.name.partition("_of_")
+            module = _torch_module(base, stages, names)
+            modules[layer.name] = module
+            if part and module:
+                own = isinstance(layer, (L.DepthwiseConv2D, L.BatchNormalization))
+                channels = parts[part]
+                modules[layer.name] = (module, channels, everything) if own else (module, everything, channels)
+    return modules
 
 
 def _torch_module(layer: str, stages: int, names: set[str]) -> str | None:
