@@ -33,11 +33,18 @@ PLOTTED_DATASET = "lspet"
 def own_contender(name: str, threads: int, weights: str = "default") -> tuple[Contender, dict]:
     """A packaged file, or one of the user's own, with its decoding."""
     model = posezoo.load(name, runtime="tflite", weights=weights, threads=threads)
-    tensor = model.runner.prepare(sample_picture(model.card.input.wh))
+    picture = sample_picture(model.card.input.wh)
+    if model.card.input.depth:
+        picture = picture[..., :1] / np.float32(64) + np.float32(1)
+    tensor = model.runner.prepare(picture)
     height, width, _ = model.card.input.shape
 
     def decode(raw):
-        return model.decode(model.runner.finish(raw))
+        outputs = model.runner.finish(raw)
+        if not model.codec.bottom_up:
+            return model.decode(outputs)
+        maps = model.codec.merge({name: value[0] for name, value in outputs.items()}, None, model.card.skeleton)
+        return model.codec.decode(maps, model.card.skeleton)
 
     path = Path(weights) if weights != "default" else None
     size = path.stat().st_size if path else model.card.weights["int8"].bytes

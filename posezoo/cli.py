@@ -147,23 +147,40 @@ DEMO_PHOTOS = {"astronaut": (20, 0, 440, 900), "camera": (20, 60, 300, 800)}
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Poses in two public-domain photographs."""
+    """Poses in two public-domain photographs, or in a rendered depth frame."""
+    model = load(arguments.model, runtime=arguments.runtime)
+    threshold = model.card.score_threshold
+    pictures = demo_frame(arguments.seed) if model.card.input.depth else demo_photos()
+    for name, (image, box) in pictures.items():
+        people = model(image) if model.codec.bottom_up else model(image, boxes=[box])
+        target = Path(arguments.out) / f"{name}_poses.png"
+        write_annotated(target, model.picture(model.read(image)), people, threshold)
+        print_keypoints(name, people, threshold)
+        print(f"written: {target}\n")
+    return DONE
+
+
+def demo_photos() -> dict[str, tuple[np.ndarray, tuple[int, ...]]]:
+    """The photographs by name, and the box of the person in each."""
     try:
         from skimage import data
     except ImportError:
         raise CommandError("the demo's photographs come with: pip install 'posezoo[demo]'") from None
     from posezoo.inference.images import as_rgb
 
-    model = load(arguments.model, runtime=arguments.runtime)
-    out = Path(arguments.out)
-    for name, box in DEMO_PHOTOS.items():
-        image = as_rgb(getattr(data, name)())
-        people = model(image, boxes=[box])
-        target = out / f"{name}_poses.png"
-        write_annotated(target, image, people, model.card.score_threshold)
-        print_keypoints(name, people, model.card.score_threshold)
-        print(f"written: {target}\n")
-    return DONE
+    return {name: (as_rgb(getattr(data, name)()), box) for name, box in DEMO_PHOTOS.items()}
+
+
+def demo_frame(seed: int) -> dict[str, tuple[np.ndarray, None]]:
+    """A rendered depth frame of two people, by name."""
+    import numpy as np
+
+    from posezoo.synth.crowd import body_source
+    from posezoo.synth.scene import Recipe, SceneSettings, make_sample
+
+    settings = SceneSettings(people=(2, 2), nearest_m=2.0, farthest_m=4.0)
+    sample = make_sample(np.random.default_rng(seed), body_source(["builtin"]), Recipe(scene=settings))
+    return {"depth_frame": (sample.depth, None)}
 
 
 def print_keypoints(title: str, people: Poses, threshold: float) -> None:
@@ -591,13 +608,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
 
-    sub = command("demo", demo, "poses in two public-domain photographs", """
+    sub = command("demo", demo, "poses in two photographs, or in a rendered depth frame", """
         Run the packaged int8 file on two public-domain photographs that come with scikit-image, print the keypoints
-        that score above the card's threshold, and write the annotated pictures.
+        that score above the card's threshold, and write the annotated pictures. Models that look at depth get a
+        frame of two people rendered for them, as 'posezoo synth' makes it (pip install 'posezoo[synth]').
     """)  # fmt: skip
     model_argument(sub)
     runtime_argument(sub, "tflite")
     sub.add_argument("-o", "--out", default="posezoo_demo", help="folder for the pictures (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=4, help="of the rendered frame (default: %(default)s)")
 
     sub = command("list", list_command, "models, sizes, licences", """
         List models with their size and the licences of code, weights and training data.

@@ -20,6 +20,7 @@ from posezoo.weights import PACKAGED, sha256
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 QAT = {"precision": "int8-qat", "value": None}
+F_SCORE = "F-score of landmarks, kappa 0.05 to 0.15 of the person's height"
 #: Key of a row of `benchmarks/multi_person.py`, data set, protocol's key there, and the metric's name.
 MULTI_PERSON = (
     ("lspet_pck", "lspet", "lspet", "PCK@0.2 of the best-scoring person, 12 limb joints"),
@@ -42,7 +43,9 @@ def refreshed(card: dict) -> dict:
     }
     if card["weights"]:
         name = card["name"]
-        card["accuracy"] = [*single_person_accuracy(name), *multi_person_accuracy(name)]
+        card["accuracy"] = [
+            *single_person_accuracy(name), *multi_person_accuracy(name), *depth_accuracy(name),
+        ]  # fmt: skip
         card["latency"] = measured_latency(name, "efficienthrnet_speed") or measured_latency(name, "latency")
     return card
 
@@ -82,6 +85,20 @@ def multi_person_accuracy(name: str) -> list[dict]:
         if key in row
     ]  # fmt: skip
     return [*rows, {**QAT, "dataset": "lspet", "metric": rows[0]["metric"]}] if rows else []
+
+
+def depth_accuracy(name: str) -> list[dict]:
+    """Return the card's accuracy rows from `benchmarks/pose_machines.py`, and a row for what is not measured yet."""
+    results = results_of("pose_machines")
+    rows = [
+        {
+            "precision": row["precision"], "dataset": row["dataset"], "metric": F_SCORE, "value": row["all_f"],
+            "people": row["frames"], "protocol": results["protocol"][row["dataset"]], "command": results["command"],
+        }
+        for row in results.get("rows", ())
+        if row["model"] == name
+    ]  # fmt: skip
+    return [*rows, {**QAT, "dataset": rows[0]["dataset"], "metric": F_SCORE}] if rows else []
 
 
 def measured_latency(name: str, benchmark: str) -> list[dict]:

@@ -35,6 +35,11 @@ TASKS = (
         ("associative_embedding",),
         (("lspet", "LSPet PCK@0.2, best person"), ("lspet canvases", "canvases AP"), ("coco_mini", "COCO AP")),
     ),
+    Task(
+        "Several people in a depth frame",
+        ("part_affinity",),
+        (("utd_mhad", "Kinect frames F-score"), ("synth", "rendered frames F-score")),
+    ),
 )
 
 

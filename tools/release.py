@@ -21,9 +21,11 @@ from posezoo.cards.card import FOLDER
 from posezoo.codecs import make_codec
 from posezoo.data.calibration import person_crops
 from posezoo.data.canvases import Canvases, read_lspet_coco17
+from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, RecordFrames
 from posezoo.data.pipeline import Examples, PersonCrops
 from posezoo.data.readers import read
 from posezoo.export.tflite import export_tflite
+from posezoo.synth.frames import SynthFrames
 from posezoo.weights import PACKAGED, save_float16, sha256
 
 
@@ -49,17 +51,26 @@ def release(name: str, trained: Path, crops: Examples, *, pictures: int) -> dict
     }
 
 
+def depth_frames(dataset: str, data: Path, input_wh: tuple[int, int]) -> DepthScenes:
+    """Training frames of a depth network, varied as in training."""
+    if dataset == "synth":
+        return DepthScenes(SynthFrames(data), input_wh, augmentation=DepthAugmentation())
+    return DepthScenes(RecordFrames(read(dataset, data, "train")), input_wh, augmentation=DepthAugmentation())
+
+
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name from 'posezoo list'")
     parser.add_argument("weights", type=Path, help="trained .weights.h5")
     parser.add_argument("--data", type=Path, required=True, help="labelled data set for calibration")
-    parser.add_argument("--dataset", default="lsp", help="its layout: lsp, flic or coco")
+    parser.add_argument("--dataset", default="lsp", help="its layout: lsp, flic or coco; depth: utd_mhad, synth...")
     parser.add_argument("--pictures", type=int, default=300, help="calibration pictures")
     parser.add_argument("--recipe", help="the command that trained the weights, for the card")
     arguments = parser.parse_args(argv)
     card = read_card(arguments.model)
-    if make_codec(input_wh=card.input.wh, **card.codec).bottom_up:
+    if card.input.depth:
+        crops = depth_frames(arguments.dataset, arguments.data, card.input.wh)
+    elif make_codec(input_wh=card.input.wh, **card.codec).bottom_up:
         crops = Canvases(read_lspet_coco17(arguments.data, "train"), card.input.wh, single=0.3)
     else:
         crops = PersonCrops(read(arguments.dataset, arguments.data, "train"), card.input.wh)
