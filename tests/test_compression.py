@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ pytest.importorskip("tensorflow_model_optimization")
 
 from keras import layers as L  # noqa: E402
 
+import posezoo  # noqa: E402
 from posezoo.cards import read_card  # noqa: E402
 from posezoo.compression import keras2  # noqa: E402
 from posezoo.compression.keras2 import BridgeError, rebuild  # noqa: E402
@@ -163,3 +168,20 @@ def test_versions_that_do_not_fit_are_told(monkeypatch):
     monkeypatch.setattr(tf_keras, "__version__", "2.15.1")
     with pytest.raises(BridgeError, match="tf_keras 2.15 does not fit TensorFlow"):
         keras2.keras2()
+
+
+@pytest.mark.slow
+def test_recipe_gives_an_int8_file_and_weights_with_float_ptq_and_qat_side_by_side(tmp_path):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, str(root / "recipes" / "quantize_qat.py"), "--smoke", "--out", str(tmp_path)]
+    command += ["--model", "mobilenet_split_050_192"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report["scores"]) == {"float32", "int8", "int8-qat"}
+    assert report["scores"]["int8-qat"] >= 0
+    assert not [op for op in report["operators"] if op.startswith("DEQUANTIZE")]
+    assert (tmp_path / "mobilenet_split_050_192_int8.tflite.json").exists()
+    network = posezoo.build("mobilenet_split_050_192")
+    network.load_weights(tmp_path / "mobilenet_split_050_192_qat.weights.h5")

@@ -164,6 +164,7 @@ def export_tflite(
     calibration: Iterable[np.ndarray] | None = None,
     check_pictures: np.ndarray | None = None,
     io: str = "int8",
+    trained_ranges: bool = False,
     min_psnr_db: float | None = None,
 ) -> dict:
     """Convert, gate, and only then write a file and its JSON sidecar.
@@ -176,6 +177,7 @@ def export_tflite(
         check_pictures: Pictures for the gate, `(N, height, width, 3)`; the first calibration pictures
             by default.
         io: See `to_tflite`.
+        trained_ranges: See `to_tflite`; the file is compared with what the quantisation-aware twin computes.
         min_psnr_db: See `gate`; 30 dB for int8 and 80 dB for float32 by default.
 
     Returns:
@@ -189,16 +191,17 @@ def export_tflite(
     pictures = None if calibration is None else list(calibration)
     if check_pictures is None:
         if not pictures:
-            raise ValueError("float32 export needs check_pictures: the gate runs the file on them")
+            raise ValueError("export without calibration needs check_pictures: the gate runs the file on them")
         check_pictures = np.stack(pictures[:8])
-    content = to_tflite(network, spec, pictures, io=io)
-    floor = min_psnr_db if min_psnr_db is not None else (80.0 if pictures is None else 30.0)
+    content = to_tflite(network, spec, pictures, io=io, trained_ranges=trained_ranges)
+    is_float = pictures is None and not trained_ranges
+    floor = min_psnr_db if min_psnr_db is not None else (80.0 if is_float else 30.0)
     rows = gate(content, network, spec, check_pictures, min_psnr_db=floor)
     sidecar = {
         "file": out.name,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "io": "float32" if pictures is None else io,
+        "io": "float32" if is_float else io,
         "calibration_pictures": len(pictures or ()),
         "input": {"name": spec.name, "shape": [1, *spec.shape], "mean": list(spec.mean), "std": list(spec.std)},
         "quantisation": {
