@@ -9,7 +9,7 @@ import numpy as np
 from posezoo.data.depth_scenes import DepthFrame
 from posezoo.skeletons import DEPTH17, Skeleton
 from posezoo.synth.sensor import Backgrounds
-from posezoo.synth.write import SynthShards
+from posezoo.synth.write import INDEX, SynthShards
 
 
 class SynthFrames:
@@ -48,6 +48,26 @@ class SynthFrames:
         )  # fmt: skip
 
 
+class EmptyRooms:
+    """A data set without people, as backgrounds.
+
+    Args:
+        folder: What `posezoo synth --people 0` wrote.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.shards = SynthShards(folder)
+
+    def draw(self, rng: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, str]:
+        """Return a random frame at a size, mirrored in one of two cases, float32 metres, and its number."""
+        import cv2
+
+        number = int(rng.integers(len(self.shards)))
+        depth = self.shards[number].depth.astype(np.float32) / 1000
+        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+        return (depth[:, ::-1].copy() if rng.random() < 0.5 else depth), str(number)
+
+
 class NewBackgrounds:
     """Puts a random background frame behind the people of a frame whose own background is to be replaced.
 
@@ -55,13 +75,15 @@ class NewBackgrounds:
     the people is not taken.
 
     Args:
-        folder: Depth frames without people, see `posezoo.synth.sensor.Backgrounds`.
+        folder: Depth frames without people: files as `posezoo.synth.sensor.Backgrounds` takes them, or a data set of
+            empty rooms (`posezoo synth rooms --people 0`).
         tries: Backgrounds that are tried before the frame is left as it is.
         keep: Probability of leaving the frame as it is.
     """
 
     def __init__(self, folder: Path | str, *, tries: int = 5, keep: float = 0.1):
-        self.backgrounds, self.tries, self.keep = Backgrounds(folder), tries, keep
+        self.backgrounds = EmptyRooms(folder) if (Path(folder) / INDEX).exists() else Backgrounds(folder)
+        self.tries, self.keep = tries, keep
 
     def __call__(self, rng: np.random.Generator, frame: DepthFrame) -> np.ndarray:
         """Return the new depth, float32 `(height, width)` in metres.

@@ -1,0 +1,79 @@
+"""Rendered data sets as training frames, and new backgrounds behind people."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2", minversion="5")
+
+from posezoo.data.depth_scenes import DepthFrame, DepthScenes  # noqa: E402
+from posezoo.synth.crowd import body_source  # noqa: E402
+from posezoo.synth.frames import NewBackgrounds, SynthFrames  # noqa: E402
+from posezoo.synth.scene import Recipe, SceneSettings  # noqa: E402
+from posezoo.synth.write import Job, write_dataset  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    made = {}
+    for name, people in (("people", (1, 2)), ("rooms", (0, 0))):
+        made[name] = tmp_path_factory.mktemp(name)
+        recipe = Recipe(width=80, height=60, scene=SceneSettings(people=people))
+        write_dataset(made[name], Job(body_source(["builtin"]), 6, seed=3, recipe=recipe))
+    return made
+
+
+def test_frames_hold_what_was_rendered(folders):
+    frames = SynthFrames(folders["people"])
+    assert len(frames) == 6
+    frame, sample = frames[1], frames.shards[1]
+    np.testing.assert_allclose(frame.depth, sample.depth / 1000.0, atol=1e-6)
+    assert frame.keypoints.shape == (len(sample.boxes), 17, 3)
+    assert frame.complete
+    np.testing.assert_array_equal(frame.people, sample.people > 0)
+    assert len(SynthFrames(folders["people"], first=1)) == 5
+    scene = DepthScenes(frames, (64, 64)).crop(1)
+    assert scene.unlabelled is None
+
+
+def person_at(distance_m: float, *, people: bool = True) -> DepthFrame:
+    depth = np.zeros((60, 80), np.float32)
+    depth[10:50, 30:50] = distance_m
+    return DepthFrame(
+        depth, np.zeros((1, 17, 3), np.float32), np.zeros((1, 4), np.float32), depth > 0 if people else None
+    )
+
+
+def test_a_person_gets_a_room_and_stays_in_front(folders):
+    behind = NewBackgrounds(folders["rooms"], keep=0.0)
+    frame = person_at(0.8)
+    depth = behind(np.random.default_rng(1), frame)
+    assert (depth[frame.people] == 0.8).mean() > 0.9
+    assert (depth[~frame.people] > 0).mean() > 0.5
+
+
+def test_a_room_that_hides_the_person_is_not_taken(folders):
+    frame = person_at(60.0)
+    np.testing.assert_array_equal(
+        NewBackgrounds(folders["rooms"], keep=0.0)(np.random.default_rng(1), frame), frame.depth
+    )
+
+
+def test_a_frame_without_a_mask_is_told(folders):
+    with pytest.raises(ValueError, match="needs a mask of its people"):
+        NewBackgrounds(folders["rooms"])(np.random.default_rng(1), person_at(2.0, people=False))
+
+
+def test_sides_agree_with_the_convention(folders):
+    """Who faces the camera has the left shoulder at the larger x; who turns the back, at the smaller."""
+    judged = 0
+    for sample in SynthFrames(folders["people"]).shards:
+        at = dict(zip(sample.names, sample.landmarks_mm.transpose(1, 0, 2), strict=True))
+        across = at["left_shoulder"] - at["right_shoulder"]
+        face = at["nose"] - (at["left_ear"] + at["right_ear"]) / 2
+        for shoulders, looks in zip(across, face, strict=True):
+            if abs(shoulders[0]) > 150 and abs(looks[2]) > 60:
+                assert (shoulders[0] > 0) == (looks[2] < 0)
+                judged += 1
+    assert judged
