@@ -13,9 +13,9 @@ import posezoo
 from posezoo import cli
 from posezoo.cards import CardError, read_card
 from posezoo.cards.card import InputSpec
-from posezoo.codecs import PartAffinityCodec
+from posezoo.codecs import PartAffinityCodec, make_codec
 from posezoo.data.calibration import whole_pictures
-from posezoo.geometry import apply, crop_matrix, whole_picture
+from posezoo.geometry import apply, box_to_crop, crop_matrix, whole_picture
 from posezoo.inference.bottom_up import fit
 from posezoo.inference.depth import as_depth, cleaned, coloured, crop_depth, depth_at, read_depth
 from posezoo.inference.estimator import PoseModel
@@ -228,6 +228,24 @@ def test_people_are_found_in_frame_pixels_with_their_depth(flip):
     expected = depth_at(as_depth(frame()), found.keypoints, found.scores)
     np.testing.assert_array_equal(found.depth, expected)
     assert np.nanmin(found.depth) < 2100 and np.nanmax(found.depth) > 2900
+
+
+def test_networks_of_one_person_look_at_depth_in_boxes():
+    card = read_card("hourglass_2s")
+    codec = make_codec(input_wh=card.input.wh, **card.codec)
+    person = people_in_frame()[1]
+
+    def run(images):
+        assert images.shape == (2, 384, 384, 1) and images.dtype == np.float32 and 1.9 < images.max() < 3.1
+        centre, size = box_to_crop(box, enlarge=card.crop["enlarge"])
+        points = apply(crop_matrix(centre, size, (384, 384)), person[:, :2])
+        return {"heatmaps": codec.encode(np.stack([points] * 2), np.ones((2, 17)))}
+
+    box = [30, 2, 32, 44]
+    found = PoseModel(card, run)(frame(), boxes=[box, box])
+    assert found.keypoints.shape == (2, 17, 2), "the background is no keypoint"
+    assert np.abs(found.keypoints - person[:, :2]).max() < 0.1
+    assert found.depth.shape == (2, 17) and np.isfinite(found.depth).any()
 
 
 def test_a_frame_of_nothing_holds_nobody():
