@@ -40,11 +40,7 @@ def own_contender(name: str, threads: int, weights: str = "default") -> tuple[Co
     height, width, _ = model.card.input.shape
 
     def decode(raw):
-        outputs = model.runner.finish(raw)
-        if not model.codec.bottom_up:
-            return model.decode(outputs)
-        maps = model.codec.merge({name: value[0] for name, value in outputs.items()}, None, model.card.skeleton)
-        return model.codec.decode(maps, model.card.skeleton)
+        return model.decode(model.runner.finish(raw))
 
     path = Path(weights) if weights != "default" else None
     size = path.stat().st_size if path else model.card.weights["int8"].bytes

@@ -11,7 +11,7 @@ import runpy
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -150,7 +150,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """Poses in two public-domain photographs, or in a rendered depth frame."""
     model = load(arguments.model, runtime=arguments.runtime)
     threshold = model.card.score_threshold
-    pictures = demo_frame(arguments.seed) if model.card.input.depth else demo_photos()
+    pictures: Mapping = demo_frame(arguments.seed) if model.card.input.depth else demo_photos()
     for name, (image, box) in pictures.items():
         people = model(image) if model.codec.bottom_up else model(image, boxes=[box])
         target = Path(arguments.out) / f"{name}_poses.png"

@@ -2,6 +2,7 @@
 
 from posezoo.codecs.associative_embedding import AssociativeEmbeddingCodec
 from posezoo.codecs.coordinate import CoordinateCodec
+from posezoo.codecs.hand import HandCodec
 from posezoo.codecs.heatmap import HeatmapCodec
 from posezoo.codecs.part_affinity import PartAffinityCodec
 
@@ -10,6 +11,7 @@ CODECS = {
     "coordinate": CoordinateCodec,
     "associative_embedding": AssociativeEmbeddingCodec,
     "part_affinity": PartAffinityCodec,
+    "hand": HandCodec,
 }
 
 
@@ -24,4 +26,12 @@ def make_codec(type: str, input_wh: tuple[int, int], **parameters):
     return CODECS[type](input_wh, **parameters)
 
 
-__all__ = ["CODECS", "AssociativeEmbeddingCodec", "CoordinateCodec", "HeatmapCodec", "PartAffinityCodec", "make_codec"]
+__all__ = [
+    "CODECS",
+    "AssociativeEmbeddingCodec",
+    "CoordinateCodec",
+    "HandCodec",
+    "HeatmapCodec",
+    "PartAffinityCodec",
+    "make_codec",
+]

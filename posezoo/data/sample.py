@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -198,6 +199,14 @@ class ExampleSet:
     def broken(self) -> Counter:
         """How often each unreadable file was met."""
         return self._readable.broken
+
+    def crop(self, index: int, epoch: int = 0) -> Any:
+        """Load one example.
+
+        Raises:
+            ImageError: No picture of the set can be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no crop()")
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of the examples in an epoch: as they are, or shuffled where they vary."""

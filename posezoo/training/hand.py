@@ -1,0 +1,134 @@
+"""Losses of the 2.5D hand network: keypoints as one pixel of a distribution, and five auxiliary tasks.
+
+The weights are the paper's (training section); each task can be left out, as in its table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+#: Weight of each task: keypoints, auxiliary keypoints, visibility, orientation, pose, segmentation, deep supervision.
+WEIGHTS = {"kp": 1.0, "akp": 1.0, "kphv": 20.0, "cho": 20.0, "dhp": 10.0, "seg": 50.0, "ds": 1.0}
+
+#: Task -> the network's outputs that it trains.
+OUTPUTS = {
+    "kp": ("heatmaps",), "akp": ("heatmaps_aux",), "kphv": ("visibility",), "cho": ("orientation",), "dhp": ("pose",),
+    "seg": ("segmentation",), "ds": ("heatmaps_8", "heatmaps_4", "heatmaps_2"),
+}  # fmt: skip
+
+
+def keypoint_loss(points, logits, *, input_height: int):
+    """Cross-entropy between the softmax over a map's pixels and the keypoint's pixel, averaged by weight.
+
+    Args:
+        points: `(batch, K, 3)`: x, y in input pixels and weight; 0 for hidden keypoints and missing hands.
+        logits: `(batch, height, width, K)`, at any resolution.
+        input_height: Height of the network's input.
+
+    Returns:
+        `(batch,)` in nats; 0 where no keypoint counts.
+    """
+    _, height, width, joints = logits.shape
+    stride = input_height / height
+    column = ops.clip(ops.floor((points[..., 0] + 0.5) / stride), 0, width - 1)
+    row = ops.clip(ops.floor((points[..., 1] + 0.5) / stride), 0, height - 1)
+    pixel = ops.cast(row * width + column, "int32")
+    flat = ops.reshape(logits, (-1, height * width, joints))
+    at = ops.take_along_axis(flat, pixel[:, None, :], axis=1)[:, 0]
+    entropy = ops.logsumexp(flat, axis=1) - at
+    weight = points[..., 2]
+    return ops.sum(entropy * weight, axis=-1) / ops.maximum(ops.sum(weight, axis=-1), 1e-6)
+
+
+def visibility_loss(seen, logits):
+    """Binary cross-entropy, averaged over keypoints and hands, `(batch,)`."""
+    return ops.mean(ops.binary_crossentropy(seen, logits, from_logits=True), axis=-1)
+
+
+def class_loss(labels, logits, *, softened: float = 0.0, circular: bool = False):
+    """Cross-entropy of each hand's class, averaged over the hands that have one.
+
+    Args:
+        labels: `(batch, 2)` class numbers; negative where there is no hand.
+        logits: `(batch, 2 * classes)`, the left hand's first.
+        softened: Share of each label that goes to its two neighbours.
+        circular: Whether the last class is the first one's neighbour, as with directions; else the ends give their
+            share to the one neighbour that they have.
+
+    Returns:
+        `(batch,)`.
+    """
+    classes = logits.shape[-1] // 2
+    logits = ops.reshape(logits, (-1, 2, classes))
+    there = ops.cast(labels >= 0, logits.dtype)
+    hot = ops.one_hot(ops.cast(ops.maximum(labels, 0), "int32"), classes, dtype=logits.dtype)
+    if softened:
+        if circular:
+            spread = (ops.roll(hot, 1, axis=-1) + ops.roll(hot, -1, axis=-1)) / 2
+        else:
+            right = ops.pad(hot[..., :-1], ((0, 0), (0, 0), (1, 0)))
+            left = ops.pad(hot[..., 1:], ((0, 0), (0, 0), (0, 1)))
+            spread = (right + left) / ops.maximum(ops.sum(right + left, axis=-1, keepdims=True), 1.0)
+        hot = (1 - softened) * hot + softened * spread
+    entropy = -ops.sum(hot * ops.log_softmax(logits, axis=-1), axis=-1)
+    return ops.sum(entropy * there, axis=-1) / ops.maximum(ops.sum(there, axis=-1), 1.0)
+
+
+def segmentation_loss(labels, logits):
+    """Cross-entropy of every pixel's class, `(batch,)`; labels `(batch, height, width)`."""
+    return ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), axis=(1, 2))
+
+
+def task_losses(targets: Mapping, outputs: Mapping, *, input_height: int) -> dict:
+    """Return the loss `(batch,)` of every task whose outputs the network has.
+
+    Args:
+        targets: `points` `(batch, K, 3)`, `points_aux`, `visibility`, `orientation` and `pose` `(batch, 2)`,
+            `segmentation` `(batch, height, width)`, as far as they are needed.
+        outputs: The network's.
+        input_height: Height of the network's input.
+    """
+    makers = {
+        "heatmaps": lambda y: keypoint_loss(targets["points"], y, input_height=input_height),
+        "heatmaps_aux": lambda y: keypoint_loss(targets["points_aux"], y, input_height=input_height),
+        "visibility": lambda y: visibility_loss(targets["visibility"], y),
+        "orientation": lambda y: class_loss(targets["orientation"], y, softened=0.1, circular=True),
+        "pose": lambda y: class_loss(targets["pose"], y),
+        "segmentation": lambda y: segmentation_loss(targets["segmentation"], y),
+    }
+    deep = makers["heatmaps"]
+    losses = {}
+    for task, names in OUTPUTS.items():
+        there = [name for name in names if name in outputs]
+        if there:
+            losses[task] = sum(makers.get(name, deep)(outputs[name]) for name in there)
+    return losses
+
+
+class HandTrainer(keras.Model):
+    """The hand network with its auxiliary heads; compile it without a loss.
+
+    Args:
+        network: See `posezoo.models.hand.hand25d`, or its `NativeTorch` form.
+        input_height: Height of its input.
+        weights: Weight of each task; the paper's by default.
+    """
+
+    def __init__(self, network: keras.Model, *, input_height: int, weights: Mapping[str, float] = WEIGHTS):
+        super().__init__(name=network.name)
+        self.network, self.input_height, self.task_weights = network, input_height, dict(weights)
+        self.trackers = {task: keras.metrics.Mean(name=task) for task in WEIGHTS}
+
+    def call(self, images, training=False):
+        return self.network(images, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        total = 0.0
+        for task, each in task_losses(y, y_pred, input_height=self.input_height).items():
+            loss = ops.mean(each)
+            self.trackers[task].update_state(loss)
+            total = total + self.task_weights[task] * loss
+        return total
