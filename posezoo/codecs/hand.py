@@ -136,16 +136,14 @@ class HandCodec:
             ValueError: The maps hold NaN.
         """
         keypoints = skeleton.num_keypoints
-        hands = None if maps.visibility is None else maps.visibility[keypoints:]
-        if hands is not None and (hands < self.hand_threshold).all():
-            return (
-                np.zeros((0, keypoints, 2), np.float32),
-                np.zeros((0, keypoints), np.float32),
-                np.zeros(0, np.float32),
-            )
-        xy, share = self._peaks(maps.heatmaps)
-        if hands is None:
+        if maps.visibility is None:
+            xy, share = self._peaks(maps.heatmaps)
             return xy[None], share[None], share.mean(keepdims=True)
+        seen, hands = np.split(maps.visibility, [keypoints])
+        if (hands < self.hand_threshold).all():
+            nobody = np.zeros((0, keypoints), np.float32)
+            return np.zeros((0, keypoints, 2), np.float32), nobody, np.zeros(0, np.float32)
+        xy, _ = self._peaks(maps.heatmaps, shares=False)
         left = np.array([name.startswith("left_") for name in skeleton.keypoints])
         there = np.where(left, hands[0], hands[1]) >= self.hand_threshold
         scores = np.where(there, seen, 0).astype(np.float32)
