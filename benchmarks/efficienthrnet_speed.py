@@ -70,13 +70,18 @@ print("RESULT", json.dumps(batch / float(np.median(times))))
 """
 
 
-def drawn_outputs(codec, seed: int = 0) -> dict[str, np.ndarray]:
-    """Outputs of a perfect network for a few people who stand side by side."""
+def drawn_outputs(card, codec, seed: int = 0) -> dict[str, np.ndarray] | None:
+    """Outputs of a perfect network for a few people who stand side by side; None where one person is looked for."""
     rng = np.random.default_rng(seed)
     width, height = codec.input_wh
-    people = np.full((PEOPLE, 17, 3), 2.0, np.float32)
-    people[..., 0] = (np.arange(PEOPLE)[:, None] + rng.uniform(0.2, 0.8, (PEOPLE, 17))) * width / PEOPLE
-    people[..., 1] = rng.uniform(0.1, 0.9, (PEOPLE, 17)) * height
+    joints = card.skeleton.num_keypoints
+    people = np.full((PEOPLE, joints, 3), 2.0, np.float32)
+    people[..., 0] = (np.arange(PEOPLE)[:, None] + rng.uniform(0.2, 0.8, (PEOPLE, joints))) * width / PEOPLE
+    people[..., 1] = rng.uniform(0.1, 0.9, (PEOPLE, joints)) * height
+    if not codec.bottom_up:
+        return None
+    if card.codec["type"] == "part_affinity":
+        return codec.targets(people, skeleton=card.skeleton)
     targets = codec.targets(people)
     columns = np.arange(targets["heatmaps_low"].shape[1]) * PEOPLE // targets["heatmaps_low"].shape[1]
     tags = np.broadcast_to(2.0 * columns[None, :, None], targets["heatmaps_low"].shape).astype(np.float32)
@@ -84,15 +89,17 @@ def drawn_outputs(codec, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def contenders(names: list[str], threads: int) -> tuple[dict[str, Contender], dict[str, dict]]:
-    """Float and int8 files of every size, made here."""
+    """Float and int8 files of untrained networks, made here, with the decoding of a few people."""
     from posezoo.export.tflite import to_tflite
 
     made, about = {}, {}
     for name in track(names, "converting"):
         card, network = posezoo.info(name), posezoo.build(name)
         codec = make_codec(input_wh=card.input.wh, **card.codec)
-        outputs = drawn_outputs(codec)
+        outputs = drawn_outputs(card, codec)
         picture = sample_picture(card.input.wh)
+        if card.input.depth:
+            picture = picture[..., :1] / np.float32(64) + np.float32(1)
 
         def decode(_, codec=codec, outputs=outputs, skeleton=card.skeleton):
             return codec.decode(codec.merge(outputs), skeleton)
@@ -101,12 +108,39 @@ def contenders(names: list[str], threads: int) -> tuple[dict[str, Contender], di
             content = to_tflite(network, card.input, calibration)
             runner = TFLiteRunner(content, card.input, threads=threads)
             key = f"{name} {precision}"
-            made[key] = Contender(partial(runner.invoke, runner.prepare(picture)), decode)
+            made[key] = Contender(partial(runner.invoke, runner.prepare(picture)), decode if outputs else None)
             about[key] = {
                 "model": name, "precision": precision, "input": f"{card.input.shape[0]}x{card.input.shape[1]}",
                 "bytes": len(content),
             }  # fmt: skip
     return made, about
+
+
+def latency_rows(made: dict[str, Contender], about: dict[str, dict], *, runs: int) -> list[dict]:
+    """Time all in turns; one row each, fastest first, with the ratio to the yardstick where that ran."""
+    timings = measure(made, runs=runs, progress=lambda rounds: track(rounds, "measuring"))
+    base = timings[YARDSTICK].network_ms if YARDSTICK in timings else None
+    return [
+        {
+            **about[key], "network_ms": round(timing.network_ms, 2),
+            "decode_ms": None if timing.decode_ms is None else round(timing.decode_ms, 2),
+            "ratio": None if base is None else round(timing.network_ms / base, 2),
+        }
+        for key, timing in sorted(timings.items(), key=lambda item: item[1].network_ms)
+    ]  # fmt: skip
+
+
+def latency_table(record: dict) -> str:
+    """The rows as Markdown."""
+    rows = [
+        (
+            f"`{r['model']}`", r["precision"], r["input"], f"{r['bytes'] / 1e6:.2f}", f"{r['network_ms']:.1f}",
+            "none" if r["decode_ms"] is None else f"{r['decode_ms']:.1f}",
+            None if r["ratio"] is None else f"{r['ratio']:.2f}",
+        )
+        for r in record["latency"]
+    ]  # fmt: skip
+    return markdown_table(("network", "precision", "input", "file MB", "network ms", "decode ms", "ratio"), rows)
 
 
 def training_speed(name: str, variant: str, threads: int, steps: int) -> float | None:
@@ -125,21 +159,12 @@ def training_speed(name: str, variant: str, threads: int, steps: int) -> float |
 
 
 def markdown(record: dict) -> str:
-    rows = [
-        (
-            f"`{r['model']}`", r["precision"], r["input"], f"{r['bytes'] / 1e6:.2f}", f"{r['network_ms']:.1f}",
-            "none" if r["decode_ms"] is None else f"{r['decode_ms']:.1f}",
-            None if r["ratio"] is None else f"{r['ratio']:.2f}",
-        )
-        for r in record["latency"]
-    ]  # fmt: skip
-    columns = ("network", "precision", "input", "file MB", "network ms", "decode ms", "ratio")
     text = [
         "# EfficientHRNet: speed\n",
         f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s); ratio of the network's time "
         f"to that of `{YARDSTICK}`. Decoding: {PEOPLE} people. Made by `{record['command']}` on "
         f"{machine_line(record['environment'])}.\n",
-        markdown_table(columns, rows),
+        latency_table(record),
     ]
     if record["training"]:
         told = [(f"`{r['model']}`", *(r[v] for v in TRAINING)) for r in record["training"]]
@@ -179,14 +204,7 @@ def main(argv=None) -> dict:
     for peer in present((YARDSTICK, POSENET), arguments.shared / "peers"):
         made[peer], told = peer_contender(peer, arguments.shared / "peers", arguments.threads)
         about[peer] = {"model": peer, **{k: told[k] for k in ("precision", "input", "bytes")}}
-    timings = measure(made, runs=arguments.runs, progress=lambda rounds: track(rounds, "measuring"))
-    base = timings[YARDSTICK].network_ms if YARDSTICK in timings else None
-    for key, timing in sorted(timings.items(), key=lambda item: item[1].network_ms):
-        record["latency"].append({
-            **about[key], "network_ms": round(timing.network_ms, 2),
-            "decode_ms": None if timing.decode_ms is None else round(timing.decode_ms, 2),
-            "ratio": None if base is None else round(timing.network_ms / base, 2),
-        })  # fmt: skip
+    record["latency"] = latency_rows(made, about, runs=arguments.runs)
     if arguments.training:
         for name in track(names, "training"):
             row = {"model": name}

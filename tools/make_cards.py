@@ -46,7 +46,8 @@ def refreshed(card: dict) -> dict:
         card["accuracy"] = [
             *single_person_accuracy(name), *multi_person_accuracy(name), *depth_accuracy(name),
         ]  # fmt: skip
-        card["latency"] = measured_latency(name, "efficienthrnet_speed") or measured_latency(name, "latency")
+        benchmarks = ("efficienthrnet_speed", "pose_machines_speed", "latency")
+        card["latency"] = next(filter(None, (measured_latency(name, b) for b in benchmarks)), [])
     return card
 
 
@@ -105,12 +106,16 @@ def measured_latency(name: str, benchmark: str) -> list[dict]:
     """Return the card's latency rows from `benchmarks/latency.py` or the family's own benchmark."""
     results = results_of(benchmark)
     where = results.get("environment")
+
+    def ms(value: float | None) -> float | None:
+        return None if value is None else round(value, 2)
+
     return [
         {
             "precision": row["precision"], "device": where["cpu"],
             "runtime": f"LiteRT {where['versions']['ai-edge-litert']}",
-            "threads": results["threads"], "network_ms": round(row["network_ms"], 2),
-            "decode_ms": round(row["decode_ms"], 2), "date": where["date"], "command": results["command"],
+            "threads": results["threads"], "network_ms": ms(row["network_ms"]), "decode_ms": ms(row["decode_ms"]),
+            "date": where["date"], "command": results["command"],
             "relative": f"{row['ratio']:.2f}x MoveNet Lightning int8" if row["ratio"] else "",
         }
         for row in results.get("rows", results.get("latency", ())) if row["model"] == name
