@@ -46,11 +46,14 @@ class CommandError(Exception):
 
 def predict(arguments: argparse.Namespace) -> int:
     """Poses of the people in pictures."""
+    from posezoo.inference.depth import fill_missing
     from posezoo.inference.images import ImageError
 
     pictures = find_pictures(arguments.pictures)
     boxes = read_boxes(arguments.boxes) if arguments.boxes else {}
     model = load(arguments.model, runtime=arguments.runtime, threads=arguments.threads)
+    if arguments.inpaint and not model.card.input.depth:
+        raise CommandError(f"--inpaint fills holes of depth frames; {arguments.model} looks at photographs")
     threshold = model.card.score_threshold if arguments.threshold is None else arguments.threshold
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -59,6 +62,8 @@ def predict(arguments: argparse.Namespace) -> int:
     for number, path in enumerate(track(pictures, "predicting"), start=1):
         try:
             image = model.read(path)
+            if arguments.inpaint:
+                image = fill_missing(image)
             people = model(image, boxes=boxes.get(path.name), flip=arguments.flip)
             target = out / path.absolute().relative_to(base).parent / annotated_name(path)
             write_annotated(target, model.picture(image), people, threshold)
@@ -606,6 +611,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--out", default="poses", help="folder for the results (default: %(default)s)")
     sub.add_argument("--threshold", type=float, help="hide keypoints that score lower (default: the card's)")
     sub.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    sub.add_argument("--inpaint", action="store_true", help="depth frames: fill what the sensor missed first")
     sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
 
     sub = command("demo", demo, "poses in two photographs, or in a rendered depth frame", """

@@ -12,7 +12,7 @@ smallest loss on the synthetic validation frames, and `confused.weights.h5`, the
 
 The other ways of its table IV need no recipe of their own: fine-tuning on labelled real frames is train_pose_machine.py
 with --init and --dataset; in-painting fills the holes of the frames, at rendering (`posezoo synth --inpaint`) and
-before prediction (`posezoo.synth.sensor.fill_missing`). `--table` measures all of them on the real validation frames.
+before prediction (`posezoo predict --inpaint`). `--table` measures all of them on the real validation frames.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ from posezoo.data.depth_scenes import DepthScenes
 from posezoo.errors import UserError
 from posezoo.evaluation.bottom_up import find_in_scenes
 from posezoo.evaluation.pose_machines import UPPER_BODY, from_scenes, overlapping, score_landmarks
+from posezoo.inference.depth import fill_missing
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import DEPTH17
-from posezoo.synth.sensor import fill_missing
 from posezoo.weights import fetch
 
 if TYPE_CHECKING:

@@ -57,6 +57,13 @@ def test_predict_glob_and_boxes(capsys, photos, tmp_path):
 
 
 @released
+def test_predict_fills_holes_of_depth_alone(capsys, photos, tmp_path):
+    code, _, err = run(capsys, "predict", photos, *FAST, "--inpaint", "-o", tmp_path / "out")
+    assert code == 2
+    assert "--inpaint fills holes of depth frames" in err
+
+
+@released
 def test_predict_strange_pictures(capsys, tmp_path):
     folder = tmp_path / "strange"
     folder.mkdir()

@@ -279,6 +279,7 @@ def test_the_command_draws_on_coloured_depth(tmp_path, monkeypatch, capsys):
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((20, 20, 3), np.uint8))
     out = tmp_path / "out"
     assert cli.main(["predict", str(tmp_path / "depth.png"), "--model", "mpm_1s", "-o", str(out)]) == 0
+    assert cli.main(["predict", str(tmp_path / "depth.png"), "--model", "mpm_1s", "--inpaint", "-o", str(out)]) == 0
     drawn = cv2.imread(str(out / "depth_poses.png"))
     plain = coloured(as_depth(frame()))[..., ::-1]
     assert drawn.shape == (48, 64, 3) and (drawn != plain).any(axis=-1).mean() > 0.05

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "evaluation": ["data", "codecs", "inference", "zoo", *BASE],
     "compression": ["layers", "heads", "models", "zoo", "inference", "counts", *BASE],
     "export": ["layers", "heads", "models", "zoo", "inference", "codecs", "counts", *BASE],
-    "synth": ["data", *BASE],
+    "synth": ["data", "inference", *BASE],
 }
 
 

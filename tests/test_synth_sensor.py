@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 
 from posezoo.errors import UserError
+from posezoo.inference import depth as depth_frames
+from posezoo.inference.depth import fill_missing
 from posezoo.synth.camera import Intrinsics
 from posezoo.synth.sensor import (
     SENSORS,
     Backgrounds,
     drop_silhouette,
-    fill_missing,
     fuse,
     get_sensor,
     occluding_edge,
     patchy,
     read_depth,
-    read_depth_file,
     shadow,
     silhouette,
 )
@@ -252,13 +252,13 @@ def test_unreadable_backgrounds_are_named(tmp_path):
     with pytest.raises(UserError, match="holds no depth frame"):
         Backgrounds(tmp_path)
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(UserError, match=r"photo.png.*found uint8 of shape \(4, 4, 3\)"):
-        read_depth_file(tmp_path / "photo.png")
+    with pytest.raises(UserError, match=r"photo.png.*got a colour picture of shape \(4, 4, 3\)"):
+        depth_frames.read_depth(tmp_path / "photo.png")
     (tmp_path / "broken.npy").write_bytes(b"no")
     with pytest.raises(UserError, match="cannot be read"):
-        read_depth_file(tmp_path / "broken.npy")
+        depth_frames.read_depth(tmp_path / "broken.npy")
     np.save(tmp_path / "nan.npy", np.array([[np.nan, 2.0]], np.float64))
-    assert np.array_equal(read_depth_file(tmp_path / "nan.npy"), np.array([[0, 2]], np.float32))
+    assert np.array_equal(depth_frames.read_depth(tmp_path / "nan.npy"), np.array([[0, 2]], np.float32))
 
 
 # ------------------------------------------------------------------------------------------------- filling
@@ -292,9 +292,9 @@ def test_telea_blends():
 
 
 def test_filling_refuses_what_it_does_not_know():
-    with pytest.raises(UserError, match="expected 'background' or 'telea'"):
+    with pytest.raises(ValueError, match="expected 'background' or 'telea'"):
         fill_missing(np.array([[0, 1]], np.uint16), method="magic")
-    with pytest.raises(UserError, match="got uint8"):
+    with pytest.raises(ValueError, match="got uint8"):
         fill_missing(np.zeros((4, 4), np.uint8))
     with pytest.raises(UserError, match="expected one of kinect1"):
         get_sensor("kinect3")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -158,6 +159,54 @@ def depth_at(depth: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> np
     count = np.isfinite(values).sum(axis=1)
     middle = values[np.arange(len(x)), np.maximum(count - 1, 0) // 2].reshape(found.shape)
     return np.where(found & np.isfinite(middle), middle * 1000, np.nan).astype(np.float32)
+
+
+def fill_missing(depth: np.ndarray, *, method: Literal["background", "telea"] = "background") -> np.ndarray:
+    """Fill holes of a depth picture: the in-painting that may go before a network, in training and in use.
+
+    Args:
+        depth: `(height, width)`, uint16 millimetres or float metres; 0 or NaN = no reading.
+        method: "background" fills a hole along its row with the farther of its two ends, then along columns: a
+            sensor's shadows lie on what is behind. It takes about a millisecond. "telea" is OpenCV's in-painting,
+            which blends the hole's whole border and takes a hundred times longer.
+
+    Returns:
+        The same type, without holes unless the whole picture is one.
+
+    Raises:
+        ValueError: Another method or type.
+    """
+    if depth.ndim != 2 or depth.dtype not in (np.uint16, np.float32, np.float64):
+        raise ValueError(f"expected depth (height, width), uint16 or float, got {depth.dtype} {depth.shape}")
+    known = np.isfinite(depth) & (depth > 0)
+    clean = np.where(known, depth, depth.dtype.type(0))
+    if not known.any() or known.all():
+        return clean
+    if method == "background":
+        filled = _fill_rows(clean)
+        if not (filled > 0).all():
+            filled = _fill_rows(np.ascontiguousarray(filled.T)).T
+        return np.ascontiguousarray(filled)
+    if method == "telea":
+        import cv2
+
+        mask = (~known).astype(np.uint8)
+        painted = cv2.inpaint(clean.astype(np.float32), mask, 3, cv2.INPAINT_TELEA)
+        return np.where(known, clean, np.rint(painted) if depth.dtype == np.uint16 else painted).astype(depth.dtype)
+    raise ValueError(f"unknown method '{method}'; expected 'background' or 'telea'")
+
+
+def _fill_rows(depth: np.ndarray) -> np.ndarray:
+    """Fill zeros with the larger of the nearest values to the left and to the right; rows of zeros stay."""
+    height, width = depth.shape
+    column = np.where(depth > 0, np.arange(width, dtype=np.int32), -1)
+    left = np.maximum.accumulate(column, axis=1)
+    column[depth <= 0] = width
+    right = np.minimum.accumulate(column[:, ::-1], axis=1)[:, ::-1]
+    row = np.arange(height)[:, None]
+    from_left = np.where(left >= 0, depth[row, np.maximum(left, 0)], 0)
+    from_right = np.where(right < width, depth[row, np.minimum(right, width - 1)], 0)
+    return np.maximum(from_left, from_right).astype(depth.dtype)
 
 
 def coloured(depth: np.ndarray) -> np.ndarray:

@@ -9,12 +9,13 @@ from functools import lru_cache
 import numpy as np
 
 from posezoo.errors import UserError
+from posezoo.inference.depth import fill_missing
 from posezoo.skeletons import Skeleton, get_skeleton, joint_kind
 from posezoo.synth.camera import Camera, Intrinsics, tilt_towards
 from posezoo.synth.posed import PARTS, PosedBody
 from posezoo.synth.render import Mesh, View, amplitude, render, shaded_rgb
 from posezoo.synth.room import Floor, random_room
-from posezoo.synth.sensor import Backgrounds, Sensor, drop_silhouette, fill_missing, fuse, get_sensor, read_depth
+from posezoo.synth.sensor import Backgrounds, Sensor, drop_silhouette, fuse, get_sensor, read_depth
 
 #: A landmark's visibility. 0, 1 and 2 mean what they mean in COCO: unlabelled (here: not on the picture), hidden (by
 #: the person's own body), seen; 3 is hidden by somebody or something else.
@@ -312,7 +313,7 @@ class Recipe:
         height: Pixels.
         scene: What scenes are like.
         silhouette_drop: Share of the people's outline pixels that are set to 0.
-        inpaint: Fill holes, as `posezoo.synth.sensor.fill_missing` does.
+        inpaint: Fill holes, as `posezoo.inference.depth.fill_missing` does.
         exact: Leave the sensor out: exact depth, rounded to millimetres.
         fused_share: Share of the samples that stand before a real background, where there are any.
         margin_m: People stand this far in front of a real background.

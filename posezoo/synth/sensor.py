@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from posezoo.errors import UserError
+from posezoo.inference import depth as depth_frames
 from posezoo.synth.camera import INTRINSICS, Intrinsics
 from posezoo.synth.render import View, returned_light
 
@@ -348,7 +348,7 @@ class Backgrounds:
         """
         cv2 = _cv2()
         path = self.files[int(rng.integers(len(self.files)))]
-        depth = read_depth_file(path)
+        depth = depth_frames.read_depth(path)
         h, w = depth.shape
         scale = max(width / w, height / h)
         cut_w, cut_h = min(w, round(width / scale)), min(h, round(height / scale))
@@ -356,34 +356,6 @@ class Backgrounds:
         depth = depth[y : y + cut_h, x : x + cut_w]
         depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
         return (depth[:, ::-1].copy() if rng.random() < 0.5 else depth), path.name
-
-
-def read_depth_file(path: Path | str) -> np.ndarray:
-    """Read a depth frame.
-
-    Args:
-        path: 16-bit PNG in millimetres, or .npy with uint16 millimetres or float metres.
-
-    Returns:
-        float32 `(height, width)` metres, 0 = no reading.
-
-    Raises:
-        UserError: The file is missing, damaged, or of another kind.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".npy":
-        try:
-            depth = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read as .npy: {error}") from error
-    else:
-        depth = _cv2().imread(str(path), _cv2().IMREAD_UNCHANGED)
-    if depth is None or depth.ndim != 2 or depth.dtype not in (np.uint16, np.float32, np.float64):
-        found = "no picture" if depth is None else f"{depth.dtype} of shape {depth.shape}"
-        raise UserError(f"{path}: expected one channel of uint16 millimetres or float metres, found {found}")
-    if depth.dtype == np.uint16:
-        return depth.astype(np.float32) / 1000
-    return np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True)
@@ -437,56 +409,6 @@ def fuse(
             return None
     depth = np.where(there, people_m * np.float32(scale), background_m).astype(np.float32)
     return Fused(depth, scale, ~there)
-
-
-# ------------------------------------------------------------------------------------------------- filling
-
-
-def fill_missing(depth: np.ndarray, *, method: Literal["background", "telea"] = "background") -> np.ndarray:
-    """Fill holes of a depth picture: the in-painting that may go before a network, in training and in use.
-
-    Args:
-        depth: `(height, width)`, uint16 millimetres or float metres; 0 or NaN = no reading.
-        method: "background" fills a hole along its row with the farther of its two ends, then along columns: a
-            sensor's shadows lie on what is behind. It takes about a millisecond. "telea" is OpenCV's in-painting,
-            which blends the hole's whole border and takes a hundred times longer.
-
-    Returns:
-        The same type, without holes unless the whole picture is one.
-
-    Raises:
-        UserError: Another method or type.
-    """
-    if depth.ndim != 2 or depth.dtype not in (np.uint16, np.float32, np.float64):
-        raise UserError(f"expected depth (height, width), uint16 or float, got {depth.dtype} {depth.shape}")
-    known = np.isfinite(depth) & (depth > 0)
-    clean = np.where(known, depth, depth.dtype.type(0))
-    if not known.any() or known.all():
-        return clean
-    if method == "background":
-        filled = _fill_rows(clean)
-        if not (filled > 0).all():
-            filled = _fill_rows(np.ascontiguousarray(filled.T)).T
-        return np.ascontiguousarray(filled)
-    if method == "telea":
-        cv2 = _cv2()
-        mask = (~known).astype(np.uint8)
-        painted = cv2.inpaint(clean.astype(np.float32), mask, 3, cv2.INPAINT_TELEA)
-        return np.where(known, clean, np.rint(painted) if depth.dtype == np.uint16 else painted).astype(depth.dtype)
-    raise UserError(f"unknown method '{method}'; expected 'background' or 'telea'")
-
-
-def _fill_rows(depth: np.ndarray) -> np.ndarray:
-    """Fill zeros with the larger of the nearest values to the left and to the right; rows of zeros stay."""
-    height, width = depth.shape
-    column = np.where(depth > 0, np.arange(width, dtype=np.int32), -1)
-    left = np.maximum.accumulate(column, axis=1)
-    column[depth <= 0] = width
-    right = np.minimum.accumulate(column[:, ::-1], axis=1)[:, ::-1]
-    row = np.arange(height)[:, None]
-    from_left = np.where(left >= 0, depth[row, np.maximum(left, 0)], 0)
-    from_right = np.where(right < width, depth[row, np.minimum(right, width - 1)], 0)
-    return np.maximum(from_left, from_right).astype(depth.dtype)
 
 
 def read_view(rng: np.random.Generator, view: View, sensor: Sensor) -> np.ndarray:
