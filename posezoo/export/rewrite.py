@@ -1,0 +1,135 @@
+"""The same function in other layers, for targets that lack grouped or dilated convolutions.
+
+Edge TPU refuses grouped convolutions and some DSPs know neither dilation nor groups. Each rewrite returns another
+network with equal outputs (`tests/test_rewrite.py`), which is exported like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers as L
+from keras import ops
+
+from posezoo.layers import GroupedConv2D
+
+
+def rewritten(network: keras.Model, replace: Callable[[L.Layer], L.Layer | None]) -> keras.Model:
+    """Copy a functional network with its weights, some layers replaced.
+
+    Args:
+        network: Functional, with a dict of outputs.
+        replace: Function from a layer to what takes its place, or None to copy it. A replacement that has weights
+            says in `weights_from(layer)` what they are.
+    """
+    replaced: dict[str, L.Layer] = {}
+
+    def clone(layer):
+        other = replace(layer)
+        if other is None:
+            return type(layer).from_config(layer.get_config())
+        replaced[layer.name] = other
+        return other
+
+    copy = keras.models.clone_model(network, clone_function=clone)
+    for layer in network.layers:
+        if layer.weights:
+            other = replaced.get(layer.name)
+            values = layer.get_weights() if other is None else other.weights_from(layer)
+            copy.get_layer(layer.name).set_weights(values)
+    return copy
+
+
+def without_groups(network: keras.Model) -> keras.Model:
+    """Replace every grouped convolution by a dense one whose kernel is zero outside the groups' blocks.
+
+    More multiplications, the same numbers: what Edge TPU and old Myriad compilers take. Depthwise convolutions stay.
+    """
+    return rewritten(network, lambda layer: DenseOfGroups.like(layer) if getattr(layer, "groups", 1) > 1 else None)
+
+
+def combed(network: keras.Model) -> keras.Model:
+    """Replace every dilated convolution by plain ones on the combs of its input (space to batch).
+
+    With dilation d, pixels d apart never meet others: the d x d interleaved small pictures are convolved one by one
+    and woven together again. Exactly the same sums, for targets without native dilation.
+    """
+
+    def comb(layer):
+        dilation = getattr(layer, "dilation_rate", (1, 1))
+        return CombConv2D.like(layer) if isinstance(layer, L.Conv2D) and max(dilation) > 1 else None
+
+    return rewritten(network, comb)
+
+
+@keras.saving.register_keras_serializable(package="posezoo")
+class DenseOfGroups(L.Conv2D):
+    """A dense convolution that computes what a grouped one does."""
+
+    @classmethod
+    def like(cls, layer: L.Conv2D) -> DenseOfGroups:
+        """Return the dense form of a grouped convolution, without weights."""
+        return cls.from_config({**layer.get_config(), "groups": 1})
+
+    @staticmethod
+    def weights_from(layer: L.Conv2D) -> list[np.ndarray]:
+        """Return the grouped convolution's weights, zeros put in where groups do not meet."""
+        kernel, *rest = layer.get_weights()
+        height, width, inside, filters = kernel.shape
+        dense = np.zeros((height, width, inside * layer.groups, filters), kernel.dtype)
+        per_group = filters // layer.groups
+        for g in range(layer.groups):
+            out = slice(g * per_group, (g + 1) * per_group)
+            dense[:, :, g * inside : (g + 1) * inside, out] = kernel[..., out]
+        return [dense, *rest]
+
+
+@keras.saving.register_keras_serializable(package="posezoo")
+class CombConv2D(GroupedConv2D):
+    """A convolution of dilation `comb`, stride 1 and `same` padding, computed on the combs of its input.
+
+    Args:
+        comb: The dilation that it stands for.
+    """
+
+    def __init__(self, *args, comb: int = 1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.comb = comb
+
+    @classmethod
+    def like(cls, layer: L.Conv2D) -> CombConv2D:
+        """Return the combed form of a dilated convolution, without weights.
+
+        Raises:
+            ValueError: It has a stride, another padding, or dilations that differ.
+        """
+        rows, columns = layer.dilation_rate
+        if rows != columns or max(layer.strides) > 1 or layer.padding != "same":
+            raise ValueError(
+                f"layer '{layer.name}': combs stand for one dilation, stride 1 and same padding; it has dilation "
+                f"{layer.dilation_rate}, strides {layer.strides}, padding '{layer.padding}'"
+            )
+        return cls.from_config({**layer.get_config(), "dilation_rate": 1, "comb": rows})
+
+    @staticmethod
+    def weights_from(layer: L.Conv2D) -> list[np.ndarray]:
+        """Return the dilated convolution's own weights."""
+        return layer.get_weights()
+
+    def call(self, inputs):
+        d = self.comb
+        _, height, width, channels = inputs.shape
+        rows, columns = -(-height // d), -(-width // d)
+        x = ops.pad(inputs, ((0, 0), (0, rows * d - height), (0, columns * d - width), (0, 0)))
+        x = ops.transpose(ops.reshape(x, (-1, rows, d, columns, d, channels)), (0, 2, 4, 1, 3, 5))
+        x = super().call(ops.reshape(x, (-1, rows, columns, channels)))
+        x = ops.transpose(ops.reshape(x, (-1, d, d, rows, columns, self.filters)), (0, 3, 1, 4, 2, 5))
+        return ops.reshape(x, (-1, rows * d, columns * d, self.filters))[:, :height, :width]
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {**super().get_config(), "comb": self.comb}

@@ -1,0 +1,85 @@
+"""Rewrites for targets without groups or dilation compute the same numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+from keras import layers as L  # noqa: E402
+
+from posezoo import counts  # noqa: E402
+from posezoo.cards import read_card  # noqa: E402
+from posezoo.export.rewrite import combed, without_groups  # noqa: E402
+from posezoo.export.tflite import operators, to_tflite  # noqa: E402
+from posezoo.inference.runners import TFLiteRunner, normalise  # noqa: E402
+from posezoo.layers import GroupedConv2D  # noqa: E402
+from posezoo.models.hand import hand25d  # noqa: E402
+
+SPEC = replace(read_card("mpm_1s").input, shape=(40, 56, 1))
+
+
+@pytest.fixture(scope="module")
+def hand():
+    keras.backend.clear_session()
+    network = hand25d(input_px=(40, 56))
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.random.default_rng(1).uniform(0.3, 8, (6, 40, 56, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("rewrite", [without_groups, combed, lambda n: combed(without_groups(n))])
+def test_outputs_are_the_same(hand, frames, rewrite):
+    x = normalise(frames, SPEC)
+    expected, got = (np.asarray(n(x, training=False)["heatmaps"]) for n in (hand, rewrite(hand)))
+    np.testing.assert_allclose(got, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_no_group_and_no_dilation_is_left(hand):
+    plain = combed(without_groups(hand))
+    assert all(getattr(layer, "groups", 1) == 1 for layer in plain.layers)
+    assert all(max(getattr(layer, "dilation_rate", (1, 1))) == 1 for layer in plain.layers)
+    assert counts.params(plain) > 4 * counts.params(hand)
+    assert counts.params(combed(hand)) == counts.params(hand)
+
+
+def test_int8_files_agree_and_hold_what_edge_tpu_takes(hand, frames):
+    plain = to_tflite(without_groups(hand), SPEC, list(frames))
+    assert "CONV_2D v6" in operators(to_tflite(hand, SPEC, list(frames)))
+    assert "CONV_2D v6" not in operators(plain)
+    expected, got = (
+        TFLiteRunner(content, SPEC, kernels="builtin")(frames)["heatmaps"]
+        for content in (to_tflite(hand, SPEC, list(frames)), plain)
+    )
+    levels = np.abs(got - expected) / np.diff(np.unique(expected)).min()
+    assert levels.max() < 6
+    assert levels.mean() < 0.5
+
+
+@pytest.mark.parametrize("height, width, dilation", [(12, 15, 2), (7, 9, 3), (16, 16, 4), (5, 3, 4)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_combs_of_any_size(height, width, dilation, groups):
+    image = keras.Input((height, width, 4), name="image")
+    y = GroupedConv2D(6, 3, padding="same", dilation_rate=dilation, groups=groups, name="y")(image)
+    network = keras.Model(image, {"y": y})
+    x = np.random.default_rng(0).normal(size=(2, height, width, 4)).astype("float32")
+    expected, got = (np.asarray(n(x)["y"]) for n in (network, combed(network)))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_what_combs_cannot_stand_for_is_told():
+    image = keras.Input((12, 12, 4), name="image")
+    y = GroupedConv2D(6, 3, padding="valid", dilation_rate=2, name="y")(image)
+    with pytest.raises(ValueError, match="layer 'y': combs stand for one dilation"):
+        combed(keras.Model(image, {"y": y}))
