@@ -120,7 +120,8 @@ class Judge:
 
     def __init__(self, cfg: Config, run: Run, network, trainer, synthetic, real, codec):
         self.cfg, self.run, self.network, self.trainer = cfg, run, network, trainer
-        self.sets, self.codec, self.most = (synthetic, real), codec, -1.0
+        self.sets, self.codec = (synthetic, real), codec
+        self.most = max((row["val_confusion"] for row in run.history), default=-1.0)
         self.file = run.folder / "confused.weights.h5"
 
     def __call__(self) -> dict[str, float]:
