@@ -12,7 +12,6 @@ import pytest
 
 from posezoo.codecs import PartAffinityCodec
 from posezoo.codecs.part_affinity import UNKNOWN
-from posezoo.data.augment import Augmentation
 from posezoo.data.depth import (
     ITOP15,
     KINECT,
@@ -25,9 +24,10 @@ from posezoo.data.depth import (
     read_size,
     read_utd_mhad,
 )
+from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, RecordFrames
 from posezoo.data.pipeline import tf_dataset
 from posezoo.data.readers import READERS, read
-from posezoo.data.scenes import Pictures, moved_boxes, scene_batch
+from posezoo.data.scenes import moved_boxes, scene_batch
 from posezoo.geometry import crop_matrix
 from posezoo.inference.images import ImageError
 from posezoo.inference.runners import normalise
@@ -319,7 +319,7 @@ def test_broken_annotations_are_named(utd, dih, panoptic, itop):
 
 def test_scenes_of_depth_are_what_the_network_sees(utd):
     people = read_utd_mhad(utd, "train")
-    scenes = Pictures(people, (224, 184), mark_unlabelled=True)
+    scenes = DepthScenes(RecordFrames(people), (224, 184))
     scene = scenes.crop(0)
     assert scene.image.shape == (184, 224, 1) and scene.image.dtype == np.float32
     assert scene.image.max() == 3 and (scene.image == 0).mean() > 0.3
@@ -337,8 +337,7 @@ def test_scenes_of_depth_are_what_the_network_sees(utd):
 
 def test_augmented_scenes_move_landmarks_with_the_pixels(utd):
     people = read_utd_mhad(utd, "train")
-    augmentation = Augmentation(rotation_deg=20, scale=(0.8, 1.2), flip=0.5, colour=1.0, cutout=1.0)
-    scenes = Pictures(people, (224, 184), augmentation=augmentation, seed=1)
+    scenes = DepthScenes(RecordFrames(people), (224, 184), augmentation=DepthAugmentation(side=(1.2, 1.4)), seed=1)
     sides = set()
     for epoch in range(12):
         scene = scenes.crop(0, epoch)
@@ -359,7 +358,8 @@ def test_boxes_move_with_the_frame():
 
 def test_depth_goes_through_the_training_pipeline(utd):
     pytest.importorskip("tensorflow")
-    scenes, codec = Pictures(read_utd_mhad(utd, "train"), (112, 96), mark_unlabelled=True), PartAffinityCodec((112, 96))
+    scenes = DepthScenes(RecordFrames(read_utd_mhad(utd, "train")), (112, 96))
+    codec = PartAffinityCodec((112, 96))
 
     def encode(batch):
         return scene_batch(batch, codec, scale=lambda x: x / 8 - 0.5, skeleton=DEPTH17)

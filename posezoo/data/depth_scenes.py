@@ -14,7 +14,7 @@ import numpy as np
 
 from posezoo.codecs.part_affinity import unlabelled_joints
 from posezoo.data.sample import ExampleSet, KeypointSet, PictureCache, Source
-from posezoo.data.scenes import Scene, moved_keypoints, warped_mask
+from posezoo.data.scenes import Scene, moved_boxes, moved_keypoints, warped_mask
 from posezoo.geometry import box_to_crop, crop_matrix, whole_picture
 from posezoo.inference.depth import cleaned, crop_depth
 from posezoo.skeletons import Skeleton
@@ -154,7 +154,7 @@ class DepthScenes(ExampleSet):
                 image[edge & (rng.random(edge.shape) < a.drop)] = 0
         swapped = list(self.frames.skeleton.flip_indices)
         keypoints = moved_keypoints(frame.keypoints[:, swapped] if flip else frame.keypoints, matrix, self.input_wh)
-        boxes = moved_boxes(frame.boxes, matrix)
+        boxes = moved_boxes(np.reshape(frame.boxes, (-1, 4)), matrix).astype(np.float32)
         unlabelled = None
         if not frame.complete and not (frame.keypoints[..., 2] > 0).all():
             given = frame.keypoints[:, swapped] if flip else frame.keypoints
@@ -186,16 +186,6 @@ def silhouette(people: np.ndarray, reach_px: int) -> np.ndarray:
     kernel = np.ones((2 * reach_px + 1, 2 * reach_px + 1), np.uint8)
     mask = people.astype(np.uint8)
     return cv2.dilate(mask, kernel) > cv2.erode(mask, kernel)
-
-
-def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return the boxes `(N, 4)` around the moved corners of boxes."""
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    x, y, w, h = boxes.T
-    corners = np.stack([[x, y], [x + w, y], [x, y + h], [x + w, y + h]]).transpose(2, 0, 1)
-    moved = corners @ matrix[:, :2].T + matrix[:, 2]
-    low, high = moved.min(axis=1), moved.max(axis=1)
-    return np.concatenate([low, high - low], axis=1).astype(np.float32)
 
 
 class MixedScenes:

@@ -219,9 +219,9 @@ class ExampleSet:
         return np.random.default_rng((self.seed, epoch if self.varied else 0, index))
 
 
-def cached(path_of: Callable[[int], Path], cache_bytes: int, read: Callable[[Path], np.ndarray] = read_image) -> Source:
+def cached(path_of: Callable[[int], Path], cache_bytes: int) -> Source:
     """Return the source of pictures that are files, kept in memory while there is room."""
-    cache = PictureCache(cache_bytes, read)
+    cache = PictureCache(cache_bytes)
     return Source(lambda i: cache.read(path_of(i)), lambda i: path_of(i).name)
 
 

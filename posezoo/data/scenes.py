@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posezoo.codecs.part_affinity import unlabelled_joints
 from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout
 from posezoo.data.sample import ExampleSet, KeypointSet, cached
 from posezoo.geometry import apply, box_to_crop, crop_matrix, whole_picture
-from posezoo.inference.depth import cleaned, crop_depth
 from posezoo.inference.images import crop
 from posezoo.skeletons import Skeleton
 
@@ -49,8 +47,6 @@ class Scene:
 class Pictures(ExampleSet):
     """Pictures whose people are labelled, varied as in EfficientHRNet, section 4.2.
 
-    Depth frames are cleaned as for inference; colour and cutout of the augmentation do not concern them.
-
     Args:
         people: The labelled pictures.
         input_wh: Width and height of the network's input.
@@ -58,8 +54,6 @@ class Pictures(ExampleSet):
             picture's short side, its shift a share of it.
         seed: Seed of every random number.
         cache_bytes: Memory for decoded pictures.
-        mark_unlabelled: Whether keypoints that nobody labelled are unknown within 1.2 times their person's box
-            (`Scene.unlabelled`), for sets without some kinds of joints. Otherwise nothing is there.
     """
 
     def __init__(
@@ -70,13 +64,10 @@ class Pictures(ExampleSet):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         cache_bytes: int = 2 << 30,
-        mark_unlabelled: bool = False,
     ):
-        self.mark_unlabelled = mark_unlabelled
         self.people, self.input_wh = people, (int(input_wh[0]), int(input_wh[1]))
         self.augmentation = augmentation
-        read = (lambda path: cleaned(people.read(path))) if people.depth else people.read
-        files = cached(lambda i: people.records[i].path, cache_bytes, read)
+        files = cached(lambda i: people.records[i].path, cache_bytes)
         super().__init__(people.name, len(people), files, seed=seed, varied=augmentation is not None)
 
     def crop(self, index: int, epoch: int = 0) -> Scene:
@@ -98,8 +89,8 @@ class Pictures(ExampleSet):
             centre = (np.array([width, height]) - 1) / 2
             size = np.array([short * aspect, short]) if aspect < 1 else np.array([short, short / aspect])
             matrix, flip = random_crop_matrix(rng, centre, size, self.input_wh, self.augmentation)
-        pixels = (crop_depth if self.people.depth else crop)(image, matrix, self.input_wh)
-        if self.augmentation is not None and not self.people.depth:
+        pixels = crop(image, matrix, self.input_wh)
+        if self.augmentation is not None:
             pixels = random_cutout(rng, random_colour(rng, pixels, self.augmentation), self.augmentation.cutout)
         keypoints = record.keypoints[:, list(self.people.skeleton.flip_indices)] if flip else record.keypoints
         ignore = np.zeros(self.input_wh[::-1], bool)
@@ -107,10 +98,7 @@ class Pictures(ExampleSet):
             ignore = warped_mask(record.ignore(), matrix, self.input_wh)
         moved = moved_keypoints(keypoints, matrix, self.input_wh)
         areas = record.areas * abs(np.linalg.det(matrix[:, :2]))
-        unlabelled = None
-        if self.mark_unlabelled:
-            unlabelled = unlabelled_joints(keypoints, moved_boxes(record.boxes, matrix), self.input_wh)
-        return Scene(pixels, moved, ignore, areas.astype(np.float32), unlabelled, index=found)
+        return Scene(pixels, moved, ignore, areas.astype(np.float32), index=found)
 
 
 def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
