@@ -49,7 +49,7 @@ def rendered(shared: Path):
         body_source(["builtin"], motion, TRAINED_ON), RENDERED, seed=SEED,
         told={"motion": "mocap_cmu_bvh", "leave_out": list(TRAINED_ON)},
     )  # fmt: skip
-    write_dataset(folder, job, progress=lambda shards, count: track(shards, "rendering"))
+    write_dataset(folder, job, progress=lambda shards, count: track(shards, "rendering", total=count))
     return SynthFrames(folder)
 
 
