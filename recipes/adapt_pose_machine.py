@@ -23,7 +23,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from pose_machines import (
+from depth_recipes import (
     DepthConfig,
     codec_of,
     examples,

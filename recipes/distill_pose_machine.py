@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-from pose_machines import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
+from depth_recipes import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
 
 import posezoo
 from posezoo.models.pose_machines import with_features

@@ -30,7 +30,7 @@ from posezoo.skeletons import DEPTH17
 from posezoo.weights import fetch
 
 if TYPE_CHECKING:
-    from pose_machines import DepthConfig
+    from depth_recipes import DepthConfig
 
 SHARES = ("25 %", "50 %", "75 %", "100 %", "100 % without background fusion")
 #: Table of the paper -> its rows: label and the model where the row says which.

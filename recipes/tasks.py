@@ -141,7 +141,7 @@ def generated(card: Card) -> tuple[str, Path]:
     import tempfile
 
     if card.input.depth:
-        from pose_machines import rendered_as_dih
+        from depth_recipes import rendered_as_dih
 
         return "dih", rendered_as_dih(4, seed=1)
     layout = "lspet" if card.codec["type"] == "associative_embedding" else "lsp"

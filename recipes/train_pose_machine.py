@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pose_machines import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
+from depth_recipes import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
 
 import posezoo
 from posezoo.models.pose_machines import start_from

@@ -114,3 +114,11 @@ def test_unknown_public_name_is_told():
 
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         posezoo.laod  # noqa: B018
+
+
+def test_scripts_have_names_of_their_own():
+    # Recipes import each other by name, and tests put several folders of scripts on one path.
+    scripts = [
+        path.stem for folder in ("recipes", "benchmarks", "tools", "tests") for path in (ROOT / folder).glob("*.py")
+    ]
+    assert sorted(scripts) == sorted(set(scripts))
