@@ -17,6 +17,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def eager():
+    """TensorFlow without graphs: where a recipe takes a few steps only, tracing them is most of the work."""
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 TINY_PX = 64
 
 

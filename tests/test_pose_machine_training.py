@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -143,20 +141,27 @@ def test_adversarial_training_makes_domains_alike():
     y = batch(16)[1] | {"domain": np.repeat([[0.0], [1.0]], 8, axis=0).astype("float32")}
     y["heatmaps"][8:], y["pafs"][8:] = UNKNOWN, UNKNOWN
 
+    keras.utils.set_random_seed(3)
+    network = with_features(pose_machine("mpm", input_px=32, intermediate=True))
+    trainer = AdversarialTrainer(network, domain_classifier(64), scale=0.0)
+    trainer.build((None, 32, 32, 1))
+    trainer.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+    trainer.optimizer.build(trainer.trainable_variables)
+    start = [np.array(v) for v in (*trainer.variables, *trainer.optimizer.variables)]
+
     def guesses(strength: float) -> float:
-        keras.utils.set_random_seed(3)
-        network = with_features(pose_machine("mpm", input_px=32, intermediate=True))
-        trainer = AdversarialTrainer(network, domain_classifier(64), scale=0.0)
-        trainer.build((None, 32, 32, 1))
-        trainer.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+        """Train from the same start; one graph serves both strengths."""
+        for variable, value in zip((*trainer.variables, *trainer.optimizer.variables), start, strict=True):
+            variable.assign(value)
         trainer.strength.assign(strength)
         for _ in range(40):
             trainer.train_on_batch(x, y)
         logits = np.asarray(trainer(x, training=True)["domain"])
         return float(np.mean(ops.binary_crossentropy(y["domain"], logits, from_logits=True)))
 
-    assert guesses(0.0) < 0.2
-    assert guesses(1.0) > 2 * guesses(0.0)
+    told_apart = guesses(0.0)
+    assert told_apart < 0.2
+    assert guesses(1.0) > 2 * told_apart
 
 
 # ----------------------------------------------------------------------------------------------- scenes
@@ -239,22 +244,26 @@ def test_mixed_scenes_draw_by_shares():
 # ---------------------------------------------------------------------------------------------- recipes
 
 
-def run(recipe: str, out: Path, *flags: str) -> None:
-    """Run a recipe in this process, which has TensorFlow already."""
+def recipe(name: str):
+    """A recipe as a module of this process, which has TensorFlow already."""
     sys.path.insert(0, str(ROOT / "recipes"))
     try:
-        importlib.import_module(recipe.removesuffix(".py")).main(["--smoke", "--out", str(out), *flags])
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(ROOT / "recipes"))
 
 
+def run(name: str, out: Path, *flags: str) -> None:
+    recipe(name).main(["--smoke", "--out", str(out), *flags])
+
+
 @pytest.mark.slow
-def test_progressive_training_and_distillation_run(tmp_path):
-    run("train_pose_machine.py", tmp_path / "one")
+def test_progressive_training_and_distillation_run(tmp_path, eager):
+    run("train_pose_machine", tmp_path / "one")
     weights = tmp_path / "one" / "best.weights.h5"
-    run("train_pose_machine.py", tmp_path / "two", "--model", "mpm_2s", "--start-from", f"mpm_1s:{weights}")
+    run("train_pose_machine", tmp_path / "two", "--model", "mpm_2s", "--start-from", f"mpm_1s:{weights}")
     run(
-        "distill_pose_machine.py",
+        "distill_pose_machine",
         tmp_path / "taught",
         "--teacher",
         f"mpm_2s:{tmp_path}/two/best.weights.h5",
@@ -269,17 +278,15 @@ def test_progressive_training_and_distillation_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_adaptation_runs_and_keeps_weights_by_both_criteria(tmp_path):
-    run("adapt_pose_machine.py", tmp_path)
+def test_adaptation_runs_and_keeps_weights_by_both_criteria(tmp_path, eager):
+    run("adapt_pose_machine", tmp_path)
     assert (tmp_path / "best.weights.h5").exists()
     assert (tmp_path / "confused.weights.h5").exists()
     history = json.loads((tmp_path / "run.json").read_text())["history"]
     assert all(0 <= row["val_confusion"] <= 1 for row in history)
 
 
-def test_teacher_without_weights_is_told(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "recipes" / "distill_pose_machine.py"), "--out", str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "give --val" in done.stderr or "expected NAME:WEIGHTS" in done.stderr or "dataset.json" in done.stderr
+def test_teacher_without_weights_is_told():
+    distill = recipe("distill_pose_machine")
+    with pytest.raises(SystemExit, match="--teacher 'mpm_4s': expected NAME:WEIGHTS"):
+        distill.teacher_of(distill.Config(teacher="mpm_4s"))
