@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +18,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from peers import PEERS, YARDSTICK, Decoded, Peer, present
+from released import finds_people, released
 from report import IMAGES, RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
-import posezoo
 from posezoo.cli import track
 from posezoo.data import KeypointSet
 from posezoo.data.pipeline import PersonCrops
@@ -100,20 +99,9 @@ def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[Entry]:
         peer = Peer(name, shared / "peers", threads=threads)
         spec = peer.spec
         yield Entry(name, spec.precision, False, (spec.crop_px, spec.crop_px), spec.skeleton, Decoded, peer)
-    runtimes = {"keras": "float32", "tflite": "int8"}
-    if importlib.util.find_spec("keras") is None:
-        print("left out: the float networks; they need Keras: pip install 'posezoo[keras]'")
-        del runtimes["keras"]
-    for name in posezoo.list_models(pattern, released=True):
-        for runtime, precision in runtimes.items():
-            if runtime not in posezoo.info(name).runtimes:
-                continue
-            model = posezoo.load(name, runtime=runtime, threads=threads)
-            if model.codec.bottom_up:  # these look at whole pictures: benchmarks/multi_person.py
-                continue
-            card = model.card
-            for flip in (False, True):
-                yield Entry(name, precision, flip, card.input.wh, card.skeleton, model.codec, model.runner)
+    for name, precision, model in released(pattern, threads=threads, wanted=lambda card: not finds_people(card)):
+        for flip in (False, True):
+            yield Entry(name, precision, flip, model.card.input.wh, model.card.skeleton, model.codec, model.runner)
 
 
 # --------------------------------------------------------------------------------------------------- results

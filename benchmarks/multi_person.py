@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import importlib.util
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from peers import POSENET_SIZE, TFLiteFile, peer_path
+from released import finds_people, released, takes_depth
 from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
-import posezoo
 from posezoo.cli import track
 from posezoo.data.canvases import read_lspet_coco17, validation_canvases
 from posezoo.data.readers import read, read_coco_pictures
@@ -142,24 +141,19 @@ class PoseNet:
 # ------------------------------------------------------------------------------------------------ measuring
 
 
+def finds_people_in_colour(card) -> bool:
+    return finds_people(card) and not takes_depth(card)
+
+
 def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[tuple[str, str, bool, Model]]:
     """Name, precision, flip test and model of everything that is measured."""
     if (shared / "peers" / f"{POSENET}.tflite").exists():
         yield POSENET, "int8", False, PoseNet(shared / "peers", threads=threads)
     else:
         print(f"left out: no {shared / 'peers' / POSENET}.tflite")
-    runtimes = {"keras": "float32", "tflite": "int8"}
-    if importlib.util.find_spec("keras") is None:
-        print("left out: the float networks; they need Keras: pip install 'posezoo[keras]'")
-        del runtimes["keras"]
-    for name in posezoo.list_models(pattern, released=True):
-        for runtime, precision in runtimes.items():
-            if runtime not in posezoo.info(name).runtimes:
-                continue
-            model = posezoo.load(name, runtime=runtime, threads=threads)
-            if model.codec.bottom_up:
-                for flip in (False, True):
-                    yield name, precision, flip, partial(model, flip=flip)
+    for name, precision, model in released(pattern, threads=threads, wanted=finds_people_in_colour):
+        for flip in (False, True):
+            yield name, precision, flip, partial(model, flip=flip)
 
 
 def on_lspet(model: Model, shared: Path, limit: int) -> dict:

@@ -11,12 +11,12 @@ The rendered ones are made on the first run, from CMU's motion files in POSEZOO_
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shlex
 from pathlib import Path
 
 import cv2
 import numpy as np
+from released import released, takes_depth
 from report import RESULTS, ROOT, SHARED, environment, machine_line, markdown_table, write_results
 
 import posezoo
@@ -102,7 +102,7 @@ def main(argv=None) -> dict:
             sets[name] = evenly(make(arguments.shared), arguments.frames)
         else:
             print(f"left out: no {arguments.shared / 'data' / folder}")
-    names = [n for n in posezoo.list_models(arguments.models, released=True) if posezoo.info(n).input.depth]
+    names = [n for n in posezoo.list_models(arguments.models, released=True) if takes_depth(posezoo.info(n))]
     if not sets or not names:
         raise SystemExit(f"nothing to measure: no frames, or no released depth model is called '{arguments.models}'")
     command = ["python", "benchmarks/pose_machines.py"]
@@ -114,20 +114,12 @@ def main(argv=None) -> dict:
         "environment": environment("ai-edge-litert", "keras", "tensorflow"),
         "rows": [],
     }
-    runtimes = {"keras": "float32", "tflite": "int8"}
-    if importlib.util.find_spec("keras") is None:
-        print("left out: the float networks; they need Keras: pip install 'posezoo[keras]'")
-        del runtimes["keras"]
-    for name in names:
-        for runtime, precision in runtimes.items():
-            if runtime not in posezoo.info(name).runtimes:
-                continue
-            model = posezoo.load(name, runtime=runtime, threads=arguments.threads)
-            for dataset, frames in sets.items():
-                row = {"model": name, "precision": precision, "dataset": dataset}
-                row |= measure(model, frames, f"{name} {precision} {dataset}")
-                record["rows"].append(row)
-                print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+    for name, precision, model in released(arguments.models, threads=arguments.threads, wanted=takes_depth):
+        for dataset, frames in sets.items():
+            row = {"model": name, "precision": precision, "dataset": dataset}
+            row |= measure(model, frames, f"{name} {precision} {dataset}")
+            record["rows"].append(row)
+            print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
     write_results(arguments.out, "pose_machines", record, markdown(record))
     return record
 

@@ -127,7 +127,7 @@ class DepthScenes(ExampleSet):
     ):
         self.frames, self.input_wh = frames, (int(input_wh[0]), int(input_wh[1]))
         self.augmentation, self.background, self.enlarge = augmentation, background, enlarge
-        source = Source(lambda i: frames[i].depth, lambda i: f"{frames.name} {i}")
+        source = Source(frames.__getitem__, lambda i: f"{frames.name} {i}")
         super().__init__(
             frames.name, len(frames), source, seed=seed, varied=augmentation is not None, length=length
         )  # fmt: skip
@@ -139,8 +139,7 @@ class DepthScenes(ExampleSet):
         if len(self) != len(self.frames):
             varied = self.augmentation is not None
             number = int(rng.integers(len(self.frames))) if varied else index * len(self.frames) // len(self)
-        number, _ = self._readable(number)
-        frame = self.frames[number]
+        number, frame = self._readable(number)
         depth = frame.depth if self.background is None else self.background(rng, frame)
         matrix, flip = self._crop_matrix(rng, depth.shape[::-1])
         image = crop_depth(cleaned(depth), matrix, self.input_wh)
@@ -152,12 +151,11 @@ class DepthScenes(ExampleSet):
             if a.drop and frame.people is not None:
                 edge = silhouette(warped_mask(frame.people, matrix, self.input_wh), a.edge_px)
                 image[edge & (rng.random(edge.shape) < a.drop)] = 0
-        swapped = list(self.frames.skeleton.flip_indices)
-        keypoints = moved_keypoints(frame.keypoints[:, swapped] if flip else frame.keypoints, matrix, self.input_wh)
+        given = frame.keypoints[:, list(self.frames.skeleton.flip_indices)] if flip else frame.keypoints
+        keypoints = moved_keypoints(given, matrix, self.input_wh)
         boxes = moved_boxes(np.reshape(frame.boxes, (-1, 4)), matrix).astype(np.float32)
         unlabelled = None
         if not frame.complete and not (frame.keypoints[..., 2] > 0).all():
-            given = frame.keypoints[:, swapped] if flip else frame.keypoints
             unlabelled = unlabelled_joints(given, boxes, self.input_wh, enlarge=self.enlarge)
         areas = np.prod(boxes[:, 2:], axis=1)
         nowhere = np.zeros(self.input_wh[::-1], bool)

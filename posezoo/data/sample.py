@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -128,12 +129,12 @@ class Readable:
     """
 
     def __init__(
-        self, load: Callable[[int], np.ndarray], count: int, *, name: str, file: Callable[[int], str]
+        self, load: Callable[[int], Any], count: int, *, name: str, file: Callable[[int], str]
     ):  # fmt: skip
         self._load, self._count, self._name, self._file = load, count, name, file
         self.broken: Counter = Counter()
 
-    def __call__(self, index: int) -> tuple[int, np.ndarray]:
+    def __call__(self, index: int) -> tuple[int, Any]:
         """Return the index of the example that was read, and its picture.
 
         Raises:
@@ -156,15 +157,15 @@ class Source:
     """Pictures by index.
 
     Attributes:
-        load: Function from an index to RGB uint8; raises `ImageError`.
+        load: Function from an index to RGB uint8, or to a labelled frame; raises `ImageError`.
         file: Function from an index to a file name.
     """
 
-    load: Callable[[int], np.ndarray]
+    load: Callable[[int], Any]
     file: Callable[[int], str]
 
 
-class ExampleSet:
+class ExampleSet(ABC):
     """What all sets of training and validation examples have in common.
 
     A subclass adds `crop(index, epoch)`, which takes its random numbers from (seed, epoch, index) alone.
@@ -200,13 +201,13 @@ class ExampleSet:
         """How often each unreadable file was met."""
         return self._readable.broken
 
+    @abstractmethod
     def crop(self, index: int, epoch: int = 0) -> Any:
         """Load one example.
 
         Raises:
             ImageError: No picture of the set can be read.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no crop()")
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of the examples in an epoch: as they are, or shuffled where they vary."""
