@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from posezoo.codecs.heatmap import UNLABELLED, HeatmapCodec
+from posezoo.codecs.outputs import as_planes, checked
 from posezoo.skeletons import Skeleton, joint_kind
 
 #: The order in which joints join people: those that are found best come first.
@@ -230,20 +231,13 @@ class AssociativeEmbeddingCodec:
 
     def _one_pass(self, outputs: dict[str, np.ndarray]) -> Maps:
         sizes = {"heatmaps": self._high.map_wh, "heatmaps_low": self._low.map_wh, "tags": self._low.map_wh}
-        for name, (width, height) in sizes.items():
-            if name not in outputs:
-                raise ValueError(f"the network gave no '{name}', only {', '.join(outputs)}")
-            if outputs[name].shape[:2] != (height, width):
-                raise ValueError(f"{name} are {outputs[name].shape[:2]}, the codec expects {(height, width)}")
-            if not np.isfinite(outputs[name]).all():
-                raise ValueError(f"{name} hold NaN or infinity; the network's weights or its input are broken")
+        given = checked(outputs, sizes)
         channels = {name: outputs[name].shape[2] for name in sizes}
         if len(set(channels.values())) > 1:
             raise ValueError(f"expected as many channels in every output, one per keypoint, got {channels}")
-        planes = {name: np.moveaxis(outputs[name], -1, 0).astype(np.float32, order="C") for name in sizes}
+        high, low, tags = map(as_planes, given)
         size = self._high.map_wh
-        heatmaps = (planes["heatmaps"] + resized(planes["heatmaps_low"], size)) / 2
-        return Maps(heatmaps, resized(planes["tags"], size)[None])
+        return Maps((high + resized(low, size)) / 2, resized(tags, size)[None])
 
     def merge_scales(self, scales: Sequence[Maps], reference: int) -> Maps:
         """Average the heatmaps of several sizes of one picture at the size of scale `reference`."""

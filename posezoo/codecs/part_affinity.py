@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from posezoo.codecs.outputs import as_planes, checked
 from posezoo.skeletons import Skeleton, mirrored
 
 PEAK_TESTS = ("cross", "window")
@@ -271,16 +272,7 @@ class PartAffinityCodec:
         return Maps((maps.heatmaps + other.heatmaps) / 2, (maps.pafs + other.pafs) / 2)
 
     def _one_pass(self, outputs: dict[str, np.ndarray]) -> Maps:
-        width, height = self.map_wh
-        for name in self.outputs:
-            if name not in outputs:
-                raise ValueError(f"the network gave no '{name}', only {', '.join(outputs)}")
-            if outputs[name].shape[:2] != (height, width):
-                raise ValueError(f"{name} are {outputs[name].shape[:2]}, the codec expects {(height, width)}")
-            if not np.isfinite(outputs[name]).all():
-                raise ValueError(f"{name} hold NaN or infinity; the network's weights or its input are broken")
-        planes = (np.moveaxis(outputs[name], -1, 0).astype(np.float32, order="C") for name in self.outputs)
-        heatmaps, pafs = planes
+        heatmaps, pafs = map(as_planes, checked(outputs, dict.fromkeys(self.outputs, self.map_wh)))
         return Maps(heatmaps[:-1], pafs)
 
     def merge_scales(self, scales: Sequence[Maps], reference: int) -> Maps:
