@@ -179,6 +179,36 @@ def test_utd_mhad_maps_the_kinect_skeleton(utd):
     assert sample.image[100, 150] == 3 and sample.image[230, 10] == 0
 
 
+def test_labels_of_utd_mhad_are_those_of_the_moment_that_the_frame_shows(utd):
+    path = utd / "annotations.json"
+    content = json.loads(path.read_text())
+    names = content["joint_names"]
+    annotated = np.array(content["items"][6]["joints_2d"], float)
+    # A sequence that moves 8 px to the right in every frame, at 2 m: its frame 3 is where the annotation is.
+    metres = np.full((6, len(names), 3), 2000.0)
+    for t in range(6):
+        metres[t, :, 0] = (annotated[:, 0] + 8 * (t - 3) - 160) * 2000 / 280
+        metres[t, :, 1] = -(annotated[:, 1] - 120) * 2000 / 280
+    np.savez(utd / "skeleton_sequences_mm.npz", a01_s7_t2=metres)
+    content["items"][6] |= {"action": 1, "trial": 2, "frame": 3}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no intrinsics"):
+        read_utd_mhad(utd, "val")
+
+    content["intrinsics"] = {"fx": 280.0, "fy": 280.0, "cx": 160.0, "cy": 120.0}
+    path.write_text(json.dumps(content))
+    plain = read_utd_mhad(utd, "val", lag=0).records[0].keypoints[0]
+    shown = read_utd_mhad(utd, "val", lag=1.75).records[0].keypoints[0]
+    both = (plain[:, 2] > 0) & (shown[:, 2] > 0)
+    assert both.sum() > 5
+    np.testing.assert_allclose(shown[both, :2] - plain[both, :2], [(-14, 0)] * both.sum(), atol=0.05)
+    earliest = read_utd_mhad(utd, "val", lag=9).records[0].keypoints[0]  # before the first frame: the first
+    both = (plain[:, 2] > 0) & (earliest[:, 2] > 0)
+    np.testing.assert_allclose((earliest - plain)[both, 0], -24, atol=0.05)
+    # Subject 1's item names no sequence.
+    assert read_utd_mhad(utd, "train").problems.total() == 6
+
+
 def test_dih_folders_hold_several_people(dih):
     people = read_dih(dih, "all")
     assert len(people) == 5 and [len(r.keypoints) for r in people.records] == [2, 2, 0, 2, 0]

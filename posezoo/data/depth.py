@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "all")
 #: UTD-MHAD's subjects of the validation split; the rest is for training.
 UTD_VALIDATION = (7,)
+#: By how many frames UTD-MHAD's tracker is ahead of its depth frames. Over all sequences, wrists lie within 100 mm of
+#: the measured surface in 51 % of the frames of the same number, in 86 % two frames and in 76 % one frame earlier.
+UTD_LAG = 1.75
 #: Share of a set's last sequences that are validation where no `split.json` says.
 VAL_FRACTION = 0.1
 #: Fewest people with both shoulders labelled of whom the sides are judged.
@@ -99,18 +102,25 @@ def _with_sides(people: KeypointSet) -> KeypointSet:
 # ------------------------------------------------------------------------------------------- UTD-MHAD
 
 
-def read_utd_mhad(root: Path | str, split: str = "all", *, off_body: int = 0) -> KeypointSet:
+def read_utd_mhad(root: Path | str, split: str = "all", *, off_body: int = 0, lag: float = UTD_LAG) -> KeypointSet:
     """Read people of UTD-MHAD (Chen et al., ICIP 2015), one before nothing in each frame.
 
     The layout: `depth/NAME.png` (16-bit millimetres) and `annotations.json` with `joint_names`, `items` of `file`,
     `subject`, `joints_2d` and `on_body`, and `unmirrored: true`, since Kinect 1 gave frames as a mirror shows them.
-    Labels are a tracker's; `on_body` tells which of them lie on the silhouette and weighs as visibility. Boxes are
-    those of all twenty joints, head to feet.
+    Labels are a tracker's; those beside the silhouette are left out. Boxes are those of all twenty joints, head to
+    feet.
+
+    The tracker's frame of the same number shows a later moment than the depth frame: in all of the set's sequences
+    the moving limbs lie on the measured surface 1.5 to 2 frames earlier. With `skeleton_sequences_mm.npz` (every
+    sequence's joints by `aAA_sS_tT`, millimetres; items with `action`, `trial` and `frame`; `intrinsics`) the labels
+    are taken from that moment, and are beside the silhouette where nothing was measured within 4 pixels. Without
+    it, they are those of the annotations.
 
     Args:
         root: The folder.
         split: `train` (subjects 1 to 6), `val` (subject 7) or `all`.
         off_body: Visibility of joints that lie beside the silhouette: 0 leaves them out, 1 keeps them as hidden.
+        lag: By how many frames the tracker is ahead; 0 takes the annotations as they are.
 
     Raises:
         FileNotFoundError: No `annotations.json`.
@@ -131,20 +141,60 @@ def read_utd_mhad(root: Path | str, split: str = "all", *, off_body: int = 0) ->
     lacking = [name for name in KINECT.values() if name not in names]
     if lacking:
         raise ValueError(f"{root / 'annotations.json'} has no joint {', '.join(lacking)}; it has {', '.join(names)}")
+    sequences = root / "skeleton_sequences_mm.npz"
+    joints_of = partial(_annotated_joints, len(names))
+    if lag and sequences.exists():
+        if not {"fx", "fy", "cx", "cy"} <= set(content.get("intrinsics", ())):
+            raise ValueError(
+                f"{root / 'annotations.json'} has no intrinsics (fx, fy, cx, cy), needed to project joints"
+            )
+        joints_of = partial(_joints_in_time, root, np.load(sequences), content["intrinsics"], lag)
     people = KeypointSet(f"utd_mhad-{split}", DEPTH17, read=read_depth, depth=True)
     for item in content["items"]:
         if split != "all" and (item["subject"] in UTD_VALIDATION) != (split == "val"):
             continue
         try:
-            points = np.array(item["joints_2d"], np.float32).reshape(1, len(names), 2)
-            visible = np.where(np.array(item["on_body"]).reshape(1, len(names)) > 0, 2, off_body)
+            points, on_body = joints_of(item)
         except (TypeError, ValueError):
             people.leave_out(item["file"], "joints that are not two numbers each")
             continue
-        boxes = box_of_points(points[0])[None]
-        keypoints = _landmarks(names, points, visible, KINECT)
-        people.add(root / "depth" / item["file"], keypoints, boxes=boxes, image_id=len(people))
+        except KeyError as error:
+            people.leave_out(item["file"], f"no {error} in the annotation or in {sequences.name}")
+            continue
+        except ImageError:
+            people.leave_out(item["file"], "a frame that cannot be read")
+            continue
+        visible = np.where(on_body, 2, off_body)[None]
+        keypoints = _landmarks(names, points[None], visible, KINECT)
+        people.add(root / "depth" / item["file"], keypoints, boxes=box_of_points(points)[None], image_id=len(people))
     return _with_sides(people)
+
+
+def _annotated_joints(count: int, item: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """Joints `(count, 2)` in pixels, and which of them lie on the silhouette."""
+    points = np.array(item["joints_2d"], np.float32).reshape(count, 2)
+    return points, np.array(item["on_body"]).reshape(count) > 0
+
+
+def _joints_in_time(
+    root: Path, sequences: Mapping, intrinsics: Mapping, lag: float, item: Mapping
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of the moment that the depth frame shows."""
+    import cv2
+
+    frames = sequences[f"a{item['action']:02d}_s{item['subject']}_t{item['trial']}"]
+    at = np.clip(item["frame"] - lag, 0, len(frames) - 1)
+    before = frames[int(at)].astype(np.float64)
+    joints = before + (at - int(at)) * (frames[min(int(at) + 1, len(frames) - 1)] - before)
+    u = intrinsics["cx"] + joints[:, 0] / joints[:, 2] * intrinsics["fx"]
+    v = intrinsics["cy"] - joints[:, 1] / joints[:, 2] * intrinsics["fy"]
+    measured = (read_depth(root / "depth" / item["file"]) > 0).astype(np.uint8)
+    near = cv2.dilate(measured, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
+    column, row = np.round(u).astype(int), np.round(v).astype(int)
+    inside = (column >= 0) & (column < near.shape[1]) & (row >= 0) & (row < near.shape[0])
+    on_body = np.zeros(len(joints), bool)
+    on_body[inside] = near[row[inside], column[inside]] > 0
+    return np.stack([u, v], axis=1).astype(np.float32), on_body
 
 
 def _read_json(path: Path, expected: str) -> Any:
