@@ -30,6 +30,7 @@ from posezoo.synth.sensor import SENSORS, drop_silhouette, read_view
 from posezoo.synth.write import pack
 
 WHOLE = "whole sample"
+PEOPLE_SENSORS = ("kinect1", "kinect2", "d435")
 
 
 def stages_of(number: int, sensor_name: str, bodies, size: tuple[int, int]) -> tuple[dict[str, float], dict[str, int]]:
@@ -191,9 +192,9 @@ def main(argv=None) -> dict:
     width, height = (int(v) for v in arguments.size.split("x"))
     bodies = body_source(["builtin"])
     bodies(np.random.default_rng(0))  # builds the body's template, once per process
-    taken: dict[str, list[tuple[dict, dict]]] = {name: [] for name in SENSORS}
+    taken: dict[str, list[tuple[dict, dict]]] = {name: [] for name in PEOPLE_SENSORS}
     for number in track(range(arguments.images), "samples"):
-        for name in SENSORS:
+        for name in PEOPLE_SENSORS:
             taken[name].append(stages_of(number, name, bodies, (width, height)))
     samples = []
     for name, measured in taken.items():

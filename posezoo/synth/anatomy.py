@@ -532,7 +532,7 @@ def surface_distance(
     return out
 
 
-def _onto_surface(solids: Sequence[Solid], points: np.ndarray, *, steps: int) -> np.ndarray:
+def onto_surface(solids: Sequence[Solid], points: np.ndarray, *, steps: int) -> np.ndarray:
     """Move points `(n, 3)` along the gradient onto the melted solids' surface."""
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 6e-4
     near = _near(solids, _folded(points), 0.05)
@@ -682,7 +682,7 @@ def _unfolded(solids: Sequence[Solid], points: np.ndarray, faces: np.ndarray, av
         near[faces[folded]] = 1
         near = np.maximum(near, average @ near > 0)[:, None]
         points = points + 0.7 * near * (average @ points - points)
-        points = np.where(near > 0, _onto_surface(solids, points, steps=1), points)
+        points = np.where(near > 0, onto_surface(solids, points, steps=1), points)
     return points
 
 
@@ -763,16 +763,29 @@ def _followed(before: Sequence[Solid], after: Sequence[Solid], folded: np.ndarra
     return out
 
 
-def _bone_weights(solids: Sequence[Solid], points: np.ndarray, average: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return skinning weights `(V, J)` of surface points."""
-    side = np.sign(points[:, 0])
-    folded = _folded(points)
-    # Finer blending where bones are small: on hands.
-    hand = next(s.start for s in solids if s.part == "left_hand")
-    fine = np.where(np.linalg.norm(folded - hand, axis=1) < 0.22, 0.25, 1.0)
-    say = _closeness(solids, folded, 0.014, fine)
-    table = np.zeros((len(points), len(RIG_JOINTS)))
-    index = {n: k for k, n in enumerate(RIG_JOINTS)}
+def blended_bones(
+    solids: Sequence[Solid],
+    folded: np.ndarray,
+    bones: Sequence[str],
+    parts: Sequence[str],
+    *,
+    softness: float,
+    scale: np.ndarray | float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much each bone carries points of the surface `(V, bones)`, and each point's part `(V,)`.
+
+    Args:
+        solids: With bones and parts by name.
+        folded: `(V, 3)`, those on the right mirrored to the left.
+        bones: Names in the order of the columns.
+        parts: Names in the order of their numbers; empty where no parts are wanted.
+        softness: Metres over which one solid's bones pass over to the next one's.
+        scale: Factor on it per point.
+    """
+    scale = np.broadcast_to(scale, len(folded))
+    say = _closeness(solids, folded, softness, scale)
+    table = np.zeros((len(folded), len(bones)))
+    index = {n: k for k, n in enumerate(bones)}
     for solid, share in zip(solids, say):
         if len(solid.bones) == 1:
             table[:, index[solid.bones[0][1]]] += share
@@ -784,8 +797,23 @@ def _bone_weights(solids: Sequence[Solid], points: np.ndarray, average: sparse.c
             hat[n] = 1
             part = np.interp(at, knots, hat)
             table[:, index[name]] += share * part * part * (3 - 2 * part)
-    table /= table.sum(1, keepdims=True)
+    numbers = np.zeros(0, int)
+    if parts:
+        labelled = [k for k, s in enumerate(solids) if s.part]
+        numbers = np.array([parts.index(str(solids[k].part)) for k in labelled])[say[labelled].argmax(0)]
+    return table / table.sum(1, keepdims=True), numbers
+
+
+def _bone_weights(solids: Sequence[Solid], points: np.ndarray, average: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return skinning weights `(V, J)` of surface points."""
+    side = np.sign(points[:, 0])
+    folded = _folded(points)
+    # Finer blending where bones are small: on hands.
+    hand = next(s.start for s in solids if s.part == "left_hand")
+    fine = np.where(np.linalg.norm(folded - hand, axis=1) < 0.22, 0.25, 1.0)
+    table, _ = blended_bones(solids, folded, RIG_JOINTS, (), softness=0.014, scale=fine)
     # The right half belongs to the right bones; along the middle both sides share.
+    index = {n: k for k, n in enumerate(RIG_JOINTS)}
     swap = np.array([index[mirrored(n)] for n in RIG_JOINTS])
     left = np.clip(0.5 + points[:, :1] / 0.05, 0, 1)
     left = np.where(np.abs(points[:, :1]) > 0.025, np.where(side[:, None] > 0, 1.0, 0.0), left)
@@ -820,8 +848,8 @@ def template() -> Template:
     vertices = _real_place(stretched, shoulder, head_from)
     average = neighbours(faces, len(vertices))
     for _ in range(6):
-        vertices = _onto_surface(solids, 0.5 * vertices + 0.5 * (average @ vertices), steps=1)
-    vertices = _unfolded(solids, _onto_surface(solids, vertices, steps=2), faces, average)
+        vertices = onto_surface(solids, 0.5 * vertices + 0.5 * (average @ vertices), steps=1)
+    vertices = _unfolded(solids, onto_surface(solids, vertices, steps=2), faces, average)
 
     folded = _folded(vertices)
     say = _closeness(solids, folded, 0.006, np.ones(len(folded)))
@@ -838,7 +866,7 @@ def template() -> Template:
         for value in (0.0, 1.0) if trait in ONE_WAY else (-1.0, 1.0):
             other = sculpted({trait: value})
             moved = _followed(solids, other.solids, folded, say)
-            moved = _onto_surface(other.solids, moved, steps=3) if value else folded
+            moved = onto_surface(other.solids, moved, steps=3) if value else folded
             moved = moved * np.where(right[:, None], (-1.0, 1, 1), (1.0, 1, 1))
             ends.append((moved, _joint_table(other), _both_sides(other.landmarks, LANDMARKS)))
         width = 1.0 if trait in ONE_WAY else 2.0

@@ -107,11 +107,13 @@ def _ray_lengths(intrinsics: Intrinsics) -> np.ndarray:
 
 #: Depth cameras at their own resolution. Kinect 1: the nominal focal length of Microsoft's SDK (285.63 px at 320x240).
 #: Kinect 2: the factory calibration common to the devices we have seen published, 365 px. D435: the 1280x800 imagers
-#: behind all of its modes, so that 640x480 is the 384 px that its driver reports.
+#: behind all of its modes, so that 640x480 is the 384 px that its driver reports. tof: a small time-of-flight sensor of
+#: 224x172, with a lens of 73 degrees.
 INTRINSICS = {
     "kinect1": Intrinsics(571.26, 571.26, 319.5, 239.5, 640, 480),
     "kinect2": Intrinsics(365.4, 365.4, 257.9, 206.1, 512, 424),
     "d435": Intrinsics(640.0, 640.0, 639.5, 399.5, 1280, 800),
+    "tof": Intrinsics(151.0, 151.0, 111.5, 85.5, 224, 172),
 }
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from posezoo.errors import UserError
 
 if TYPE_CHECKING:
+    from posezoo.synth.hand_frames import HandJob
     from posezoo.synth.write import Job
 
-SUMMARY = "synthetic people as a depth sensor sees them"
+SUMMARY = "synthetic people or hands as a depth sensor sees them"
 
 MANUAL = """
     Render people in rooms as a depth sensor sees them, with exact labels: depth in millimetres, part and person masks,
@@ -33,8 +34,16 @@ MANUAL = """
     sensors:      kinect1 and d435 (shadows at the left of what is in front, steps of disparity), kinect2 (noise by
                   light, holes at edges); --exact leaves all of it out
 
+    hands:        with --hands one or two hands near the camera, at somebody's eyes or before a person: depth,
+                  amplitude, a mask of left and right, 17 keypoints of each hand with visibility, orientation, pose.
+                  --split train and --split test share no hand, no room and no part of the poses that can be held out.
+                  With makehuman half of the hands are MakeHuman's. Read them in Python:
+                    from posezoo.synth.hand_frames import SynthHands
+                    frame = SynthHands("OUT")[0]
+
     examples:
       posezoo synth --preview people.png
+      posezoo synth hands --hands --images 20000 --split train --workers 4
       posezoo synth people --images 20000 --seed 1 --workers 4
       posezoo synth people --images 2000 --sensor kinect2 --size 512x424 --people 2-3 --rgb --preview people.png
       posezoo synth people --images 20000 --bodies makehuman mh --motion mocap --backgrounds rooms --ray
@@ -52,30 +61,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--images", type=int, metavar="N", help=f"how many pictures (default: 1000; {SHOWN} without OUT)")
     add("--seed", type=int, default=0, metavar="S", help="another seed gives other people and rooms (default: 0)")
-    add("--people", default="1-4", metavar="MIN-MAX", help="people in a picture (default: %(default)s)")
-    add("--size", default="320x240", metavar="WxH", help="of the pictures in pixels (default: %(default)s)")
-    add("--sensor", default="kinect1", metavar="NAME", help="kinect1, kinect2 or d435 (default: %(default)s)")
+    add("--hands", action="store_true", help="hands instead of people")
+    add("--split", choices=("all", "train", "test"), help="of hands: which may be drawn (default: all)")
+    add("--people", metavar="MIN-MAX", help="people in a picture (default: 1-4)")
+    add("--size", metavar="WxH", help="of the pictures in pixels (default: 320x240; of hands 224x168)")
+    add("--sensor", metavar="NAME", help="kinect1, kinect2, d435 or tof (default: kinect1; of hands tof)")
     add("--bodies", nargs="+", default=["builtin"], metavar="SOURCE",
         help="builtin, or makehuman FOLDER (default: builtin)")  # fmt: skip
-    add("--motion", nargs="+", default=[], metavar="FOLDER", help="folders of motion files that poses are drawn from")
-    add("--leave-out", nargs="+", default=[], metavar="PATTERN",
+    add("--motion", nargs="+", metavar="FOLDER", help="folders of motion files that poses are drawn from")
+    add("--leave-out", nargs="+", metavar="PATTERN",
         help="clips of --motion that are kept for tests, by name, such as 'a*_s7_*'")  # fmt: skip
     add("--backgrounds", metavar="FOLDER", help="real depth frames without people, to stand behind the people")
-    add("--distance", default="1.2-8", metavar="MIN-MAX", help="metres from the camera (default: %(default)s)")
+    add("--distance", metavar="MIN-MAX", help="metres from the camera (default: 1.2-8)")
     add("--rgb", action="store_true", help="shaded colour pictures as well")
     add("--amplitude", action="store_true", help="active-infrared pictures as well")
     add("--exact", action="store_true", help="leave sensor noise and holes out")
     add("--inpaint", action="store_true", help="fill the holes of the depth pictures")
-    add("--drop", type=float, default=0.2, metavar="SHARE",
-        help="share of the pixels at people's outlines that are set to 0 (default: %(default)s)")  # fmt: skip
+    add("--drop", type=float, metavar="SHARE",
+        help="share of the pixels at people's outlines that are set to 0 (default: 0.2)")  # fmt: skip
     add("--workers", type=int, metavar="N",
         help="processes (default: 1); with --ray tasks at a time (default: one per processor)")  # fmt: skip
     add("--ray", action="store_true", help="work on the Ray cluster of RAY_ADDRESS, or on one started here")
     add("--format", choices=("npz", "tfrecord"), default="npz", help="of the shards (default: %(default)s)")
-    add("--shard-size", type=int, default=100, metavar="N", help="pictures in one shard (default: %(default)s)")
+    add("--shard-size", type=int, metavar="N", help="pictures in one shard (default: 100; of hands 500)")
     add("--preview", metavar="FILE.png",
         help="write a contact sheet: depth with landmarks (white: seen, red: behind the own body, pink: behind "
-        "others), parts, and what else was made")  # fmt: skip
+        "others), parts, and what else was made; of hands amplitude, depth and mask")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace, track: Callable[..., Iterable]) -> int:
@@ -91,8 +102,7 @@ def run(arguments: argparse.Namespace, track: Callable[..., Iterable]) -> int:
     Raises:
         UserError: What the user must change.
     """
-    from posezoo.synth.preview import write_sheet
-    from posezoo.synth.write import SynthShards, write_dataset
+    from posezoo.synth.write import write_dataset
 
     if not arguments.out and not arguments.preview:
         raise UserError("nothing to do: give OUT, a folder for the data set, or --preview FILE.png")
@@ -100,11 +110,10 @@ def run(arguments: argparse.Namespace, track: Callable[..., Iterable]) -> int:
         raise UserError(f"--preview {arguments.preview}: expected a name that ends in .png or .jpg")
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: expected 1 or more")
-    job = job_of(arguments)
+    job = hand_job_of(arguments) if arguments.hands else job_of(arguments)
     if not arguments.out:
-        samples = [job.sample(i) for i in track(range(job.images), "rendering")]
-        write_sheet(arguments.preview, samples)
-        print(f"{len(samples)} picture(s): {arguments.preview}")
+        _preview(arguments, job, [job.sample(i) for i in track(range(job.images), "rendering")])
+        print(f"{job.images} picture(s): {arguments.preview}")
         return 0
     done = write_dataset(
         arguments.out, job, workers=arguments.workers or (0 if arguments.ray else 1), ray=arguments.ray,
@@ -112,13 +121,65 @@ def run(arguments: argparse.Namespace, track: Callable[..., Iterable]) -> int:
     )  # fmt: skip
     print(f"{done} picture(s) made, {job.images} in all: {arguments.out}")
     if arguments.preview:
-        if job.file_format == "npz":
-            samples = SynthShards(arguments.out)[:SHOWN]
-        else:
-            samples = [job.sample(i) for i in range(min(SHOWN, job.images))]
-        write_sheet(arguments.preview, samples)
+        _preview(arguments, job, _first_samples(arguments.out, job))
         print(f"preview: {arguments.preview}")
     return 0
+
+
+def _first_samples(out: str, job: Job | HandJob) -> list:
+    from posezoo.synth.hand_frames import HandJob, SynthHands
+    from posezoo.synth.write import SynthShards
+
+    count = min(SHOWN, job.images)
+    if isinstance(job, HandJob):
+        frames = SynthHands(out)
+        return [frames[i] for i in range(count)]
+    return SynthShards(out)[:count] if job.file_format == "npz" else [job.sample(i) for i in range(count)]
+
+
+def _preview(arguments: argparse.Namespace, job: Job | HandJob, samples: list) -> None:
+    from posezoo.synth.preview import hand_tiles, sample_tiles, write_sheet
+
+    write_sheet(arguments.preview, samples, tiles=hand_tiles if arguments.hands else sample_tiles)
+
+
+def _size(arguments: argparse.Namespace, default: str) -> tuple[int, int]:
+    text = arguments.size or default
+    width, height = numbers(text, "x", "--size", default, whole=True)
+    if not 16 <= min(width, height) <= max(width, height) <= 4096:
+        raise UserError(f"--size {text}: expected sides of 16 to 4096 pixels")
+    return int(width), int(height)
+
+
+def hand_job_of(arguments: argparse.Namespace) -> HandJob:
+    """Return what the arguments ask for, of hands.
+
+    Raises:
+        UserError: A value cannot be understood, or is one for people.
+    """
+    from posezoo.synth.hand_frames import HandJob
+    from posezoo.synth.hand_scene import HandRecipe
+    from posezoo.synth.sensor import get_sensor
+
+    for name in ("people", "motion", "leave_out", "backgrounds", "distance", "rgb", "inpaint", "drop"):
+        if getattr(arguments, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')} is for people; leave it out with --hands")
+    if arguments.format != "npz":
+        raise UserError(f"--format {arguments.format}: hands are written as npz")
+    width, height = _size(arguments, "224x168")
+    sensor = arguments.sensor or "tof"
+    get_sensor(sensor)
+    images = arguments.images
+    if images is None:
+        images = 1000 if arguments.out else SHOWN
+    job = HandJob(
+        images, seed=arguments.seed,
+        recipe=HandRecipe(sensor=sensor, width=width, height=height, exact=arguments.exact,
+                          split=arguments.split or "all"),
+        hands=tuple(arguments.bodies), shard_size=arguments.shard_size or 500,
+    )  # fmt: skip
+    job.prepare()
+    return job
 
 
 def job_of(arguments: argparse.Namespace) -> Job:
@@ -132,32 +193,35 @@ def job_of(arguments: argparse.Namespace) -> Job:
     from posezoo.synth.sensor import get_sensor
     from posezoo.synth.write import Job
 
-    get_sensor(arguments.sensor)
-    people = numbers(arguments.people, "-", "--people", "1-4", whole=True)
-    width, height = numbers(arguments.size, "x", "--size", "320x240", whole=True)
-    nearest, farthest = numbers(arguments.distance, "-", "--distance", "1.2-8")
-    if not 16 <= min(width, height) <= max(width, height) <= 4096:
-        raise UserError(f"--size {arguments.size}: expected sides of 16 to 4096 pixels")
-    if not 0 <= arguments.drop <= 1:
-        raise UserError(f"--drop {arguments.drop}: expected a share from 0 to 1")
+    for name in ("split",):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for hands; add --hands or leave it out")
+    sensor, motion, leave_out = arguments.sensor or "kinect1", arguments.motion or [], arguments.leave_out or []
+    get_sensor(sensor)
+    people = numbers(arguments.people or "1-4", "-", "--people", "1-4", whole=True)
+    width, height = _size(arguments, "320x240")
+    nearest, farthest = numbers(arguments.distance or "1.2-8", "-", "--distance", "1.2-8")
+    drop = 0.2 if arguments.drop is None else arguments.drop
+    if not 0 <= drop <= 1:
+        raise UserError(f"--drop {drop}: expected a share from 0 to 1")
     recipe = Recipe(
-        sensor=arguments.sensor, width=int(width), height=int(height),
+        sensor=sensor, width=width, height=height,
         scene=SceneSettings(people=(int(people[0]), int(people[1])), nearest_m=nearest, farthest_m=farthest),
-        silhouette_drop=arguments.drop, inpaint=arguments.inpaint, exact=arguments.exact, rgb=arguments.rgb,
+        silhouette_drop=drop, inpaint=arguments.inpaint, exact=arguments.exact, rgb=arguments.rgb,
         amplitude=arguments.amplitude,
     )  # fmt: skip
     images = arguments.images
     if images is None:
         images = 1000 if arguments.out else SHOWN
     return Job(
-        body_source(arguments.bodies, arguments.motion, arguments.leave_out),
+        body_source(arguments.bodies, motion, leave_out),
         images,
         seed=arguments.seed,
         recipe=recipe,
         backgrounds=str(Path(arguments.backgrounds).absolute()) if arguments.backgrounds else None,
-        shard_size=arguments.shard_size,
+        shard_size=arguments.shard_size or 100,
         file_format=arguments.format,
-        told={"bodies": arguments.bodies, "motion": arguments.motion, "leave_out": arguments.leave_out},
+        told={"bodies": arguments.bodies, "motion": motion, "leave_out": leave_out},
     )
 
 

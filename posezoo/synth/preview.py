@@ -1,14 +1,15 @@
-"""Contact sheets of synthetic samples: depth coloured, parts, landmarks."""
+"""Contact sheets of synthetic samples: depth coloured, parts, landmarks; and of hands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from posezoo.data.hand_frames import HandFrame
 from posezoo.files import replacing
-from posezoo.skeletons import DEPTH17
+from posezoo.skeletons import DEPTH17, HAND34
 from posezoo.synth.posed import PARTS
 from posezoo.synth.scene import HIDDEN_BY_OTHERS, HIDDEN_BY_SELF, OUTSIDE, SEEN, SynthSample
 
@@ -71,36 +72,81 @@ def draw_landmarks(picture: np.ndarray, sample: SynthSample, *, scale: float = 1
     return drawn
 
 
-def contact_sheet(samples: Sequence[SynthSample], *, columns: int = 2, tile_width: int = 320) -> np.ndarray:
-    """Return one RGB picture with, for each sample, its pictures side by side.
+def sample_tiles(sample: SynthSample, tile_width: int) -> list[np.ndarray]:
+    """Return a sample's pictures: depth coloured with landmarks, parts, and colour and amplitude where it has them."""
+    scale = tile_width / sample.depth.shape[1]
+    fitted = _fitter(sample.depth.shape, tile_width)
+    tiles = [
+        draw_landmarks(fitted(coloured_depth(sample.depth)), sample, scale=scale),
+        fitted(PART_COLOURS[sample.parts]),
+    ]
+    if sample.rgb is not None:
+        tiles.append(fitted(sample.rgb))
+    if sample.amplitude is not None:
+        tiles.append(fitted(bright_amplitude(sample.amplitude)))
+    return tiles
 
-    Depth coloured with landmarks, part masks dimmed by nothing, and colour and amplitude where the samples have them.
+
+def bright_amplitude(amplitude: np.ndarray, *, gain: float = 2.0) -> np.ndarray:
+    """Return amplitude `(height, width)` as a grey RGB picture, on a scale on which its noise is even."""
+    bright = np.clip((amplitude / 65535) ** 0.5 * gain, 0, 1)
+    return np.repeat((255 * bright).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _fitter(shape: tuple[int, ...], tile_width: int):
+    import cv2
+
+    size = (tile_width, round(shape[0] * tile_width / shape[1]))
+    return lambda picture: cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
+
+
+#: RGB of `HandFrame.segmentation`: background, left, right.
+HAND_COLOURS = np.array([(0, 0, 0), (40, 120, 255), (255, 130, 30)], np.uint8)
+#: Keypoints of a hand in the order in which a finger's are joined, from `HAND34`.
+_FINGER_CHAINS = tuple(
+    tuple(f"{finger}_{joint}" for joint in joints)
+    for finger, joints in (
+        ("thumb", ("mcp", "ip", "tip")), ("index", ("mcp", "pip", "dip", "tip")), ("middle", ("mcp", "pip", "tip")),
+        ("ring", ("mcp", "pip", "tip")), ("pinky", ("mcp", "pip", "tip")),
+    )
+)  # fmt: skip
+
+
+def hand_tiles(frame: HandFrame, tile_width: int) -> list[np.ndarray]:
+    """Return a frame's pictures: depth to 1.5 m, amplitude, and the mask with keypoints (white seen, red hidden)."""
+    import cv2
+
+    assert frame.depth is not None and frame.amplitude is not None and frame.segmentation is not None
+    scale = tile_width / frame.depth.shape[1]
+    fitted = _fitter(frame.depth.shape, tile_width)
+    light = bright_amplitude(frame.amplitude, gain=1.4)
+    drawn = fitted((0.5 * HAND_COLOURS[frame.segmentation] + 0.5 * light).astype(np.uint8))
+    at = np.rint((frame.keypoints[:, :2] + 0.5) * scale - 0.5).clip(-9999, 9999).astype(int).tolist()
+    for side in ("left", "right"):
+        for chain in _FINGER_CHAINS:
+            numbers = [HAND34.keypoints.index(f"{side}_{name}") for name in ("wrist", *chain)]
+            for a, b in zip(numbers[:-1], numbers[1:]):
+                if frame.keypoints[[a, b], 2].min() > 0:
+                    cv2.line(drawn, at[a], at[b], (230, 230, 230), 1, cv2.LINE_AA)
+    for place, state in zip(at, frame.keypoints[:, 2].tolist()):
+        if state:
+            cv2.circle(drawn, place, max(1, round(1.3 * scale)), _DOTS[SEEN if state == 2 else HIDDEN_BY_SELF], -1,
+                       cv2.LINE_AA)  # fmt: skip
+    return [fitted(coloured_depth(frame.depth, nearest_mm=150, farthest_mm=1500)), fitted(light), drawn]
+
+
+def contact_sheet(
+    samples: Sequence, *, columns: int = 2, tile_width: int = 320, tiles: Callable[..., list] = sample_tiles
+) -> np.ndarray:
+    """Return one RGB picture with, for each sample, its pictures side by side.
 
     Args:
         samples: What to show, all of one size.
         columns: Samples beside each other.
         tile_width: Pixels of one picture.
+        tiles: Makes the pictures of a sample, given it and `tile_width`.
     """
-    import cv2
-
-    rows = []
-    for sample in samples:
-        scale = tile_width / sample.depth.shape[1]
-        size = (tile_width, round(sample.depth.shape[0] * scale))
-
-        def fitted(picture: np.ndarray, size=size) -> np.ndarray:
-            return cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
-
-        tiles = [
-            draw_landmarks(fitted(coloured_depth(sample.depth)), sample, scale=scale),
-            fitted(PART_COLOURS[sample.parts]),
-        ]
-        if sample.rgb is not None:
-            tiles.append(fitted(sample.rgb))
-        if sample.amplitude is not None:
-            bright = np.clip((sample.amplitude / 65535) ** 0.5 * 2, 0, 1)
-            tiles.append(fitted(np.repeat((255 * bright).astype(np.uint8)[..., None], 3, axis=-1)))
-        rows.append(np.hstack([_framed(t) for t in tiles]))
+    rows = [np.hstack([_framed(t) for t in tiles(sample, tile_width)]) for sample in samples]
     columns = max(1, min(columns, len(rows)))
     while len(rows) % columns:
         rows.append(np.zeros_like(rows[0]))
@@ -111,7 +157,7 @@ def _framed(tile: np.ndarray) -> np.ndarray:
     return np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=60)
 
 
-def write_sheet(path: Path | str, samples: Sequence[SynthSample], **how) -> None:
+def write_sheet(path: Path | str, samples: Sequence, **how) -> None:
     """Write a contact sheet as PNG or JPEG.
 
     Raises:

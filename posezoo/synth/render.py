@@ -356,9 +356,23 @@ def amplitude(view: View, rng: np.random.Generator, *, full_scale_m: float = 1.0
     """
     distance = view.depth * view.intrinsics.ray_lengths
     cosine = view._cosine(view.smooth_normals)
-    signal = returned_light(distance, cosine, view.albedo, view.intrinsics) * full_scale_m**2
-    noise = rng.standard_normal(signal.shape, np.float32)
-    signal = signal + noise * np.sqrt(signal * 2e-5 + 1e-7, dtype=np.float32)
+    return phase_image(rng, distance, cosine, view.albedo, view.intrinsics, full_scale_m=full_scale_m)
+
+
+def phase_image(
+    rng: np.random.Generator,
+    distance: np.ndarray,
+    cosine: np.ndarray,
+    albedo: np.ndarray,
+    intrinsics: Intrinsics,
+    *,
+    full_scale_m: float = 1.0,
+    noise: float = 1.0,
+) -> np.ndarray:
+    """Return `amplitude` of surfaces given pixel by pixel, see `returned_light`; `noise` is a factor on its noise."""
+    signal = returned_light(distance, cosine, albedo, intrinsics) * np.float32(full_scale_m**2)
+    errors = rng.standard_normal(signal.shape, np.float32)
+    signal = signal + errors * np.sqrt(signal * np.float32(2e-5) + np.float32(1e-7)) * np.float32(noise)
     return (65535 * np.clip(signal, 0, 1) + 0.5).astype(np.uint16)
 
 

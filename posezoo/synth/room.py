@@ -8,8 +8,9 @@ import numpy as np
 
 from posezoo.synth.render import Mesh
 
-_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], np.float32)
-_SIDES = np.array(
+#: A box and an upright cylinder of size 1 around 0, which room and things are made of.
+BOX = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], np.float32)
+BOX_FACES = np.array(
     [
         [0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1],
         [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3],
@@ -33,7 +34,7 @@ def _unit_cylinder() -> tuple[np.ndarray, np.ndarray]:
     return vertices.astype(np.float32), faces.astype(np.int32)
 
 
-_TUBE, _TUBE_FACES = _unit_cylinder()
+CYLINDER, CYLINDER_FACES = _unit_cylinder()
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Pieces:
 
     def mesh(self) -> Mesh:
         """Return everything that was added as one mesh."""
-        parts = [_placed(_CORNERS, _SIDES, self.boxes), _placed(_TUBE, _TUBE_FACES, self.cylinders)]
+        parts = [_placed(BOX, BOX_FACES, self.boxes), _placed(CYLINDER, CYLINDER_FACES, self.cylinders)]
         starts = (0, len(parts[0][0]))
         return Mesh(
             np.concatenate([p[0] for p in parts]),

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +38,51 @@ class DatasetError(UserError):
     """A folder that holds no data set, another one, or a damaged one."""
 
 
+class ShardPlan:
+    """How a data set's samples are dealt out to files; what `write_dataset` needs to know of a job.
+
+    Attributes:
+        images: How many samples.
+        shard_size: Samples per file.
+        file_format: "npz" or "tfrecord".
+    """
+
+    images: int
+    shard_size: int
+    file_format: str
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.shard_size < 1:
+            raise UserError(f"{self.images} images in shards of {self.shard_size}: both must be at least 1")
+
+    @property
+    def shards(self) -> int:
+        """Number of files."""
+        return -(-self.images // self.shard_size)
+
+    def numbers(self, shard: int) -> range:
+        """Return the numbers of a shard's samples."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.images))
+
+    def file(self, shard: int) -> str:
+        """Return a shard's file name."""
+        return f"shard-{shard:05d}.{self.file_format}"
+
+    def prepare(self) -> None:
+        """Fail at once where something is missing."""
+
+    def described(self) -> dict:
+        """Return what the index file says: all that the samples depend on."""
+        raise NotImplementedError
+
+    def arrays(self, shard: int) -> dict[str, np.ndarray]:
+        """Make the arrays of one shard; `counts` has one number per sample."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Job:
-    """A data set to be made.
+class Job(ShardPlan):
+    """A data set of people to be made.
 
     Attributes:
         bodies: Source of people; must be picklable when there are workers.
@@ -64,23 +106,16 @@ class Job:
     told: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.images < 1 or self.shard_size < 1:
-            raise UserError(f"{self.images} images in shards of {self.shard_size}: both must be at least 1")
+        super().__post_init__()
         if self.file_format not in ("npz", "tfrecord"):
             raise UserError(f"unknown file format '{self.file_format}'; expected npz or tfrecord")
 
-    @property
-    def shards(self) -> int:
-        """Number of files."""
-        return -(-self.images // self.shard_size)
-
-    def numbers(self, shard: int) -> range:
-        """Return the numbers of a shard's samples."""
-        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.images))
-
-    def file(self, shard: int) -> str:
-        """Return a shard's file name."""
-        return f"shard-{shard:05d}.{self.file_format}"
+    def prepare(self) -> None:
+        """Fail at once where something is missing."""
+        if self.file_format == "tfrecord":
+            _tensorflow()
+        if self.backgrounds:
+            _backgrounds(self.backgrounds)
 
     def described(self) -> dict:
         """Return what the index file says: all that the samples depend on."""
@@ -98,6 +133,10 @@ class Job:
         )
         made.meta |= {"seed": self.seed, "index": number}
         return made
+
+    def arrays(self, shard: int) -> dict[str, np.ndarray]:
+        """Make the arrays of one shard."""
+        return pack([self.sample(number) for number in self.numbers(shard)], ranked=self.file_format == "npz")
 
 
 _OPEN_BACKGROUNDS: dict[str, Backgrounds] = {}
@@ -126,13 +165,6 @@ def pack(samples: Sequence[SynthSample], *, ranked: bool = True) -> dict[str, np
     """
     cv2 = _cv2()
     png = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # higher levels save a tenth in four times the time
-
-    def encoded(suffix: str, picture: np.ndarray, options: list[int]) -> np.ndarray:
-        done, data = cv2.imencode(suffix, picture, options)
-        if not done:
-            raise DatasetError(f"OpenCV could not encode a picture of {picture.dtype} {picture.shape} as {suffix}")
-        return data.ravel()
-
     blobs: dict[str, list[np.ndarray]] = {name: [] for name in PICTURES}
     levels = []
     for s in samples:
@@ -162,11 +194,35 @@ def pack(samples: Sequence[SynthSample], *, ranked: bool = True) -> dict[str, np
         "boxes": _joined([s.boxes for s in samples], (4,), np.float32),
         "cameras": np.array([_camera_row(s) for s in samples], np.float64),
     }
-    for name, rows in {**blobs, "meta": meta, **({"levels": levels} if ranked else {})}.items():
+    return shard | joined_blobs({**blobs, "meta": meta, **({"levels": levels} if ranked else {})})
+
+
+def encoded(suffix: str, picture: np.ndarray, options: list[int]) -> np.ndarray:
+    """Return the bytes of a picture file, uint8.
+
+    Raises:
+        DatasetError: OpenCV refuses.
+    """
+    done, data = _cv2().imencode(suffix, picture, options)
+    if not done:
+        raise DatasetError(f"OpenCV could not encode a picture of {picture.dtype} {picture.shape} as {suffix}")
+    return data.ravel()
+
+
+def joined_blobs(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return each name's rows as one array and, as `<name>_ends`, where each of them ends; none of empty lists."""
+    out = {}
+    for name, rows in blobs.items():
         if rows:
-            shard[name] = np.concatenate(rows)
-            shard[f"{name}_ends"] = np.cumsum([len(r) for r in rows])
-    return shard
+            out[name] = np.concatenate(rows)
+            out[f"{name}_ends"] = np.cumsum([len(r) for r in rows])
+    return out
+
+
+def blob(shard: Mapping[str, np.ndarray], name: str, row: int) -> np.ndarray:
+    """Return one row of what `joined_blobs` joined."""
+    ends = shard[f"{name}_ends"]
+    return shard[name][ends[row - 1] if row else 0 : ends[row]]
 
 
 def _joined(rows: list[np.ndarray], shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -182,18 +238,13 @@ def _camera_row(s: SynthSample) -> list[float]:
 def unpack(shard: dict[str, np.ndarray], row: int) -> SynthSample:
     """Return one sample of a shard's arrays."""
     cv2 = _cv2()
-
-    def blob(name: str) -> np.ndarray:
-        ends = shard[f"{name}_ends"]
-        return shard[name][ends[row - 1] if row else 0 : ends[row]]
-
-    depth = cv2.imdecode(blob("depth"), cv2.IMREAD_UNCHANGED)
-    if "levels" in shard and len(blob("levels")):
-        depth = blob("levels")[depth]
+    depth = cv2.imdecode(blob(shard, "depth", row), cv2.IMREAD_UNCHANGED)
+    if "levels" in shard and len(blob(shard, "levels", row)):
+        depth = blob(shard, "levels", row)[depth]
     counts = shard["counts"]
     first = int(counts[:row].sum())
     mine = slice(first, first + int(counts[row]))
-    labels = cv2.imdecode(blob("labels"), cv2.IMREAD_UNCHANGED)
+    labels = cv2.imdecode(blob(shard, "labels", row), cv2.IMREAD_UNCHANGED)
     camera = shard["cameras"][row]
     fx, fy, cx, cy, width, height = camera[:6]
     sample = SynthSample(
@@ -208,12 +259,12 @@ def unpack(shard: dict[str, np.ndarray], row: int) -> SynthSample:
         intrinsics=Intrinsics(float(fx), float(fy), float(cx), float(cy), int(width), int(height)),
         rotation=camera[6:15].reshape(3, 3).astype(np.float32),
         position=camera[15:].astype(np.float32),
-        meta=json.loads(blob("meta").tobytes()),
+        meta=json.loads(blob(shard, "meta", row).tobytes()),
     )
     if "rgb" in shard:
-        sample.rgb = np.ascontiguousarray(cv2.imdecode(blob("rgb"), cv2.IMREAD_COLOR)[..., ::-1])
+        sample.rgb = np.ascontiguousarray(cv2.imdecode(blob(shard, "rgb", row), cv2.IMREAD_COLOR)[..., ::-1])
     if "amplitude" in shard:
-        sample.amplitude = cv2.imdecode(blob("amplitude"), cv2.IMREAD_UNCHANGED)
+        sample.amplitude = cv2.imdecode(blob(shard, "amplitude", row), cv2.IMREAD_UNCHANGED)
     return sample
 
 
@@ -226,14 +277,9 @@ def _cv2():
 # ------------------------------------------------------------------------------------------------ writing
 
 
-def make_shard(job: Job, shard: int) -> dict[str, np.ndarray]:
-    """Make the arrays of one shard."""
-    return pack([job.sample(number) for number in job.numbers(shard)], ranked=job.file_format == "npz")
-
-
 def write_dataset(
     out: Path | str,
-    job: Job,
+    job: ShardPlan,
     *,
     workers: int = 1,
     ray: bool = False,
@@ -258,10 +304,7 @@ def write_dataset(
         UserError: An extra is missing.
     """
     out = Path(out)
-    if job.file_format == "tfrecord":
-        _tensorflow()
-    if job.backgrounds:
-        _backgrounds(job.backgrounds)
+    job.prepare()
     out.mkdir(parents=True, exist_ok=True)
     with _only_writer(out):
         _check_same(out, job)
@@ -274,7 +317,7 @@ def write_dataset(
         elif workers > 1 and len(todo) > 1:
             made = _in_processes(job, todo, min(workers, len(todo)))
         else:
-            made = ((number, make_shard(job, number)) for number in todo)
+            made = ((number, job.arrays(number)) for number in todo)
         done = 0
         for number, shard in progress(made, len(todo)) if progress else made:
             with replacing(out / job.file(number)) as path:
@@ -287,12 +330,12 @@ def write_dataset(
     return done
 
 
-def _write_index(out: Path, job: Job) -> None:
+def _write_index(out: Path, job: ShardPlan) -> None:
     with replacing(out / INDEX) as path:
         path.write_text(json.dumps(job.described(), indent=1) + "\n")
 
 
-def _check_same(out: Path, job: Job) -> None:
+def _check_same(out: Path, job: ShardPlan) -> None:
     if not (out / INDEX).exists():
         if any(out.glob("shard-*")):
             raise DatasetError(f"{out}: holds shards but no {INDEX}; give another folder")
@@ -362,10 +405,10 @@ def _only_writer(out: Path) -> Iterator[None]:
 
 # ------------------------------------------------------------------------------------------------ workers
 
-_JOB: Job | None = None
+_JOB: ShardPlan | None = None
 
 
-def _start_worker(job: Job) -> None:
+def _start_worker(job: ShardPlan) -> None:
     global _JOB
     _JOB = job
     _cv2().setNumThreads(1)
@@ -373,10 +416,10 @@ def _start_worker(job: Job) -> None:
 
 def _work(shard: int) -> tuple[int, dict[str, np.ndarray]]:
     assert _JOB is not None
-    return shard, make_shard(_JOB, shard)
+    return shard, _JOB.arrays(shard)
 
 
-def _in_processes(job: Job, todo: list[int], workers: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _in_processes(job: ShardPlan, todo: list[int], workers: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     import multiprocessing
 
     # Processes that are started anew, not forked: forked ones inherit the locks of TensorFlow's and OpenCV's threads.
@@ -385,7 +428,7 @@ def _in_processes(job: Job, todo: list[int], workers: int) -> Iterator[tuple[int
         yield from pool.imap_unordered(_work, todo)
 
 
-def _on_ray(job: Job, todo: list[int], workers: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _on_ray(job: ShardPlan, todo: list[int], workers: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     try:
         import ray
     except ImportError as error:
@@ -396,7 +439,7 @@ def _on_ray(job: Job, todo: list[int], workers: int) -> Iterator[tuple[int, dict
     try:
         limit = workers if workers > 0 else max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-        def work(job: Job, shard: int) -> tuple[int, dict[str, np.ndarray]]:
+        def work(job: ShardPlan, shard: int) -> tuple[int, dict[str, np.ndarray]]:
             _start_worker(job)
             return _work(shard)
 
@@ -432,8 +475,7 @@ def _write_tfrecord(path: Path, shard: dict[str, np.ndarray]) -> None:
         features = {}
         for name in (*PICTURES, "meta"):
             if name in shard:
-                ends = shard[f"{name}_ends"]
-                data = shard[name][ends[row - 1] if row else 0 : ends[row]].tobytes()
+                data = blob(shard, name, row).tobytes()
                 features[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
         first = int(shard["counts"][:row].sum())
         mine = slice(first, first + int(shard["counts"][row]))
@@ -479,25 +521,28 @@ def read_tfrecord(path: Path | str) -> Iterator[SynthSample]:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-class SynthShards(Sequence[SynthSample]):
-    """The samples of a data set, by number. Shards that are not written yet are left out.
+class ShardFolder:
+    """A data set's shards, by the number of a sample. Shards that are not written yet are left out.
 
     Can be sent to other processes; each then keeps its own shards in memory.
 
     Args:
         folder: What `write_dataset` wrote, as NPZ.
+        kind: What its samples are of, see `read_index`.
         cache_bytes: Memory for shards, which stay compressed in it.
 
     Attributes:
         about: What the index file says of the data set.
 
     Raises:
-        DatasetError: No data set, or none of its shards is written.
+        DatasetError: No data set of this kind, or none of its shards is written.
     """
 
-    def __init__(self, folder: Path | str, *, cache_bytes: int = 2 << 30):
+    def __init__(self, folder: Path | str, *, kind: str, cache_bytes: int):
         self.folder = Path(folder)
         self.about = read_index(folder)
+        if self.about.get("kind", "people") != kind:
+            raise DatasetError(f"{folder}: holds a data set of {self.about['kind']}, expected one of {kind}")
         if self.about["file_format"] != "npz":
             raise DatasetError(
                 f"{folder}: holds TFRecord files; read them by posezoo.synth.write.read_tfrecord or tf.data, or make "
@@ -527,16 +572,14 @@ class SynthShards(Sequence[SynthSample]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, number):
-        """Return one sample, or a list of them for a slice.
+    def row(self, number: int) -> tuple[dict[str, np.ndarray], int]:
+        """Return the arrays of a sample's shard and the sample's row in them.
 
         Raises:
-            DatasetError: Its shard is damaged.
+            DatasetError: The shard is damaged.
         """
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
         shard, row = self._rows[number]
-        return unpack(self._shard(shard), row)
+        return self._shard(shard), row
 
     def _shard(self, number: int) -> dict[str, np.ndarray]:
         if number in self._cache:
@@ -558,5 +601,26 @@ class SynthShards(Sequence[SynthSample]):
         return shard
 
 
-def _bytes(shard: dict[str, np.ndarray]) -> int:
-    return sum(array.nbytes for array in shard.values())
+class SynthShards(ShardFolder, Sequence[SynthSample]):
+    """The samples of a data set of people, by number; see `ShardFolder`.
+
+    Args:
+        folder: What `write_dataset` wrote, as NPZ.
+        cache_bytes: Memory for shards, which stay compressed in it.
+
+    Raises:
+        DatasetError: No data set of people, or none of its shards is written.
+    """
+
+    def __init__(self, folder: Path | str, *, cache_bytes: int = 2 << 30):
+        super().__init__(folder, kind="people", cache_bytes=cache_bytes)
+
+    def __getitem__(self, number):
+        """Return one sample, or a list of them for a slice.
+
+        Raises:
+            DatasetError: Its shard is damaged.
+        """
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        return unpack(*self.row(number))
