@@ -118,7 +118,7 @@ class Readable:
     So an epoch never stops in its middle.
 
     Args:
-        load: Function from an index to a picture; raises `ImageError`.
+        load: Function from an index to a picture, or to what holds one; raises `ImageError`.
         count: Number of examples.
         name: Of the set, for messages.
         file: Function from an index to a file name.
@@ -128,12 +128,12 @@ class Readable:
     """
 
     def __init__(
-        self, load: Callable[[int], np.ndarray], count: int, *, name: str, file: Callable[[int], str]
+        self, load: Callable[[int], Any], count: int, *, name: str, file: Callable[[int], str]
     ):  # fmt: skip
         self._load, self._count, self._name, self._file = load, count, name, file
         self.broken: Counter = Counter()
 
-    def __call__(self, index: int) -> tuple[int, np.ndarray]:
+    def __call__(self, index: int) -> tuple[int, Any]:
         """Return the index of the example that was read, and its picture.
 
         Raises:
@@ -156,11 +156,11 @@ class Source:
     """Pictures by index.
 
     Attributes:
-        load: Function from an index to RGB uint8; raises `ImageError`.
+        load: Function from an index to RGB uint8, or to what holds a picture; raises `ImageError`.
         file: Function from an index to a file name.
     """
 
-    load: Callable[[int], np.ndarray]
+    load: Callable[[int], Any]
     file: Callable[[int], str]
 
 

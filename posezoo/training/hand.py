@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
+from posezoo.data.hand_frames import NO_CLASS
+
 #: Weight of each task: keypoints, auxiliary keypoints, visibility, orientation, pose, segmentation, deep supervision.
 WEIGHTS = {"kp": 1.0, "akp": 1.0, "kphv": 20.0, "cho": 20.0, "dhp": 10.0, "seg": 50.0, "ds": 1.0}
 
@@ -17,6 +19,12 @@ WEIGHTS = {"kp": 1.0, "akp": 1.0, "kphv": 20.0, "cho": 20.0, "dhp": 10.0, "seg":
 OUTPUTS = {
     "kp": ("heatmaps",), "akp": ("heatmaps_aux",), "kphv": ("visibility",), "cho": ("orientation",), "dhp": ("pose",),
     "seg": ("segmentation",), "ds": ("heatmaps_8", "heatmaps_4", "heatmaps_2"),
+}  # fmt: skip
+
+
+#: Task -> the field of `posezoo.models.hand.Heads` that it needs, but for `kp`, which always is.
+HEADS = {
+    "akp": "auxiliary", "kphv": "visibility", "cho": "orientation", "dhp": "pose", "seg": "segmentation", "ds": "deep",
 }  # fmt: skip
 
 
@@ -58,8 +66,15 @@ def _pixel_entropy(logits, row, column, *, enlarge: bool):
 
 
 def visibility_loss(seen, logits):
-    """Binary cross-entropy, averaged over keypoints and hands, `(batch,)`."""
-    return ops.mean(ops.binary_crossentropy(seen, logits, from_logits=True), axis=-1)
+    """Binary cross-entropy, averaged over the keypoints and hands of which it is known, `(batch,)`.
+
+    Args:
+        seen: `(batch, K + 2)`: 1, 0, or -1 where nobody knows.
+        logits: Alike.
+    """
+    known = ops.cast(seen >= 0, logits.dtype)
+    entropy = ops.binary_crossentropy(ops.maximum(seen, 0.0), logits, from_logits=True)
+    return ops.sum(entropy * known, axis=-1) / ops.maximum(ops.sum(known, axis=-1), 1.0)
 
 
 def class_loss(labels, logits, *, softened: float = 0.0, circular: bool = False):
@@ -92,14 +107,22 @@ def class_loss(labels, logits, *, softened: float = 0.0, circular: bool = False)
 
 
 def segmentation_loss(labels, logits):
-    """Cross-entropy of every pixel's class, `(batch,)`; labels `(batch, height, width)`, logits that or smaller."""
+    """Cross-entropy of the class of every pixel that has one, `(batch,)`.
+
+    Args:
+        labels: `(batch, height, width)`; `NO_CLASS` where nobody knows.
+        logits: `(batch, height, width, classes)`, or smaller.
+    """
     if keras.backend.backend() == "torch":
         from posezoo.training.native_losses import class_entropy
 
-        return class_entropy(logits, labels)
+        return class_entropy(logits, labels, unknown=NO_CLASS)
     if labels.shape[1:3] != logits.shape[1:3]:
         logits = ops.image.resize(logits, labels.shape[1:3], data_format="channels_last")
-    return ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), axis=(1, 2))
+    known = labels != NO_CLASS
+    entropy = ops.sparse_categorical_crossentropy(ops.where(known, labels, 0), logits, from_logits=True)
+    known = ops.cast(known, logits.dtype)
+    return ops.sum(entropy * known, axis=(1, 2)) / ops.maximum(ops.sum(known, axis=(1, 2)), 1.0)
 
 
 def task_losses(targets: Mapping, outputs: Mapping, *, input_height: int) -> dict:
@@ -138,11 +161,20 @@ class HandTrainer(keras.Model):
         network: See `posezoo.models.hand.hand25d`, or its `NativeTorch` form.
         input_height: Height of its input.
         weights: Weight of each task; the paper's by default.
+
+    Attributes:
+        task_weights: A variable for each task, saved with the run's state.
     """
 
     def __init__(self, network: keras.Model, *, input_height: int, weights: Mapping[str, float] = WEIGHTS):
         super().__init__(name=network.name)
-        self.network, self.input_height, self.task_weights = network, input_height, dict(weights)
+        self.network, self.input_height = network, input_height
+        self.task_weights = {
+            task: self.add_weight(
+                name=f"weight_{task}", initializer=keras.initializers.Constant(weights[task]), trainable=False
+            )
+            for task in WEIGHTS
+        }  # fmt: skip
         self.trackers = {task: keras.metrics.Mean(name=task) for task in WEIGHTS}
 
     def call(self, images, training=False):

@@ -22,19 +22,20 @@ def pixel_entropy(logits: torch.Tensor, row: torch.Tensor, column: torch.Tensor,
     return _PixelEntropy.apply(logits, row.long(), column.long(), enlarge)
 
 
-def class_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of every pixel's class, averaged, `(batch,)`.
+def class_entropy(logits: torch.Tensor, labels: torch.Tensor, *, unknown: int) -> torch.Tensor:
+    """Return the cross-entropy of the class of every pixel that has one, averaged, `(batch,)`.
 
     Args:
         logits: `(batch, height, width, classes)`, enlarged here to the labels' size.
         labels: Whole numbers `(batch, height, width)`.
+        unknown: Label of pixels that do not count.
     """
-    return _ClassEntropy.apply(logits, labels)
+    return _ClassEntropy.apply(logits, labels, unknown)
 
 
 class _ClassEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, labels):
+    def forward(ctx, logits, labels, unknown):
         gradient = torch.empty(logits.shape, dtype=torch.float32).permute(0, 3, 1, 2)
         entropy = torch.empty(len(logits), dtype=torch.float32)
         size = tuple(labels.shape[1:])
@@ -42,7 +43,9 @@ class _ClassEntropy(torch.autograd.Function):
             with torch.enable_grad():
                 small = maps[None].to(torch.float32, memory_format=torch.contiguous_format).requires_grad_()
                 fine = F.interpolate(small, size, mode="bilinear", align_corners=False)
-                loss = F.cross_entropy(fine, labels[i : i + 1].long())
+                truth = labels[i : i + 1].long()
+                count = max(int((truth != unknown).sum()), 1)
+                loss = F.cross_entropy(fine, truth, ignore_index=unknown, reduction="sum") / count
                 gradient[i] = torch.autograd.grad(loss, small)[0][0]
             entropy[i] = loss.detach()
         ctx.save_for_backward(gradient)
@@ -52,7 +55,7 @@ class _ClassEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         (gradient,) = ctx.saved_tensors
-        return (gradient * upstream[:, None, None, None]).to(ctx.dtype).permute(0, 2, 3, 1), None
+        return (gradient * upstream[:, None, None, None]).to(ctx.dtype).permute(0, 2, 3, 1), None, None
 
 
 class _PixelEntropy(torch.autograd.Function):
