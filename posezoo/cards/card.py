@@ -38,7 +38,9 @@ class InputSpec:
         mean: Per channel, in pixel units 0-255; of depth in metres.
         std: Per channel: the network sees `(pixel - mean) / std`.
         name: Name of the input tensor.
-        colour: `RGB`, or `depth` for one channel in metres, 0 where the sensor measured nothing.
+        colour: `RGB`; `depth` for one channel in metres, 0 where the sensor measured nothing; `amplitude` for one
+            channel of active infrared, see `posezoo.inference.amplitude`.
+        farthest_m: Of depth: what is farther is seen there.
 
     Raises:
         CardError: Another colour, or numbers of channels that disagree.
@@ -49,21 +51,27 @@ class InputSpec:
     std: tuple[float, ...]
     name: str = "image"
     colour: str = "RGB"
+    farthest_m: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.colour not in ("RGB", "depth"):
-            raise CardError(f"unknown input colour '{self.colour}'; expected RGB or depth")
-        channels = {len(self.mean), len(self.std), self.shape[2], *([1] if self.depth else [])}
+        if self.colour not in ("RGB", "depth", "amplitude"):
+            raise CardError(f"unknown input colour '{self.colour}'; expected RGB, depth or amplitude")
+        channels = {len(self.mean), len(self.std), self.shape[2], *([1] if self.colour != "RGB" else [])}
         if len(channels) > 1:
             raise CardError(
                 f"{self.colour} input of shape {tuple(self.shape)} with {len(self.mean)} mean(s) and {len(self.std)} "
-                "std(s); expected one of each per channel, and one channel of depth"
+                "std(s); expected one of each per channel, and one channel of depth or amplitude"
             )
 
     @property
     def depth(self) -> bool:
         """Whether the network looks at depth."""
         return self.colour == "depth"
+
+    @property
+    def amplitude(self) -> bool:
+        """Whether the network looks at active infrared."""
+        return self.colour == "amplitude"
 
     @property
     def wh(self) -> tuple[int, int]:

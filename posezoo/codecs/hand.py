@@ -6,6 +6,7 @@ hands are there; where it sees no hand, nothing is decoded.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,18 @@ from posezoo.skeletons import Skeleton
 
 #: Keypoints whose loss counts twice.
 FINGERTIP = "_tip"
+
+
+@functools.cache
+def _side_of(skeleton: Skeleton) -> np.ndarray:
+    """`(K,)`: 0 for the left hand's keypoints, 1 for the right one's."""
+    return np.array([not name.startswith("left_") for name in skeleton.keypoints], int)
+
+
+@functools.cache
+def _tip_weight(skeleton: Skeleton) -> np.ndarray:
+    """`(K,)`: 2 for fingertips, 1 for the others."""
+    return np.array([2 if name.endswith(FINGERTIP) else 1 for name in skeleton.keypoints], np.float32)
 
 
 class HandMaps(NamedTuple):
@@ -66,29 +79,26 @@ class HandCodec:
         return self.input_wh[0] // self.stride, self.input_wh[1] // self.stride
 
     def targets(self, keypoints: np.ndarray, hands: np.ndarray, *, skeleton: Skeleton) -> dict[str, np.ndarray]:
-        """Training targets of one picture (section 3.3 of the house's facts).
+        """Training targets of one picture or of many (section 3.3 of the house's facts).
 
         Args:
-            keypoints: `(K, 3)` x, y in input pixels and COCO visibility.
-            hands: bool `(2,)`: is the left, is the right hand in the picture.
+            keypoints: `(..., K, 3)` x, y in input pixels and 0 unknown, 1 hidden or outside, 2 seen.
+            hands: bool `(..., 2)`: is the left, is the right hand in the picture.
             skeleton: Names the keypoints; fingertips count twice.
 
         Returns:
-            `points` `(K, 3)`: x, y and the loss's weight, 0 for a keypoint that is hidden, outside or of a missing
-            hand. `visibility` `(K + 2,)`: 1 for keypoints that are seen and hands that are there.
+            `points` `(..., K, 3)`: x, y and the loss's weight, 0 for a keypoint that is hidden, outside, unknown or
+            of a missing hand. `visibility` `(..., K + 2)`: 1 for keypoints that are seen and hands that are there,
+            -1 for keypoints of hands that are there which nobody labelled.
         """
         keypoints, hands = np.asarray(keypoints, np.float32), np.asarray(hands, bool)
-        left = np.array([name.startswith("left_") for name in skeleton.keypoints])
-        there = np.where(left, hands[0], hands[1])
-        inside = (keypoints[:, :2] >= -0.5) & (keypoints[:, :2] < np.array(self.input_wh) - 0.5)
-        seen = there & (keypoints[:, 2] >= 2) & inside.all(axis=1)
-        tips = np.array([name.endswith(FINGERTIP) for name in skeleton.keypoints])
-        weight = seen * np.where(tips, 2.0, 1.0)
-        xy = np.where(seen[:, None], keypoints[:, :2], 0)
-        return {
-            "points": np.column_stack([xy, weight]).astype(np.float32),
-            "visibility": np.concatenate([seen, hands]).astype(np.float32),
-        }
+        there = hands[..., _side_of(skeleton)]
+        inside = (keypoints[..., :2] >= -0.5) & (keypoints[..., :2] < np.array(self.input_wh, np.float32) - 0.5)
+        seen = there & (keypoints[..., 2] >= 2) & inside.all(axis=-1)
+        points = np.where(seen[..., None], keypoints, 0)
+        points[..., 2] = seen * _tip_weight(skeleton)
+        flags = np.where(there & (keypoints[..., 2] < 1), -1, seen)
+        return {"points": points, "visibility": np.concatenate([flags, hands], axis=-1).astype(np.float32)}
 
     def merge(
         self,
@@ -144,8 +154,7 @@ class HandCodec:
             nobody = np.zeros((0, keypoints), np.float32)
             return np.zeros((0, keypoints, 2), np.float32), nobody, np.zeros(0, np.float32)
         xy, _ = self._peaks(maps.heatmaps, shares=False)
-        left = np.array([name.startswith("left_") for name in skeleton.keypoints])
-        there = np.where(left, hands[0], hands[1]) >= self.hand_threshold
+        there = hands[_side_of(skeleton)] >= self.hand_threshold
         scores = np.where(there, seen, 0).astype(np.float32)
         return xy[None], scores[None], np.array([hands.max()], np.float32)
 

@@ -13,6 +13,8 @@ from posezoo.skeletons import Skeleton
 UNKNOWN, HIDDEN, SEEN = 0, 1, 2
 #: Values of `HandFrame.segmentation`.
 BACKGROUND, LEFT, RIGHT = 0, 1, 2
+#: Label of a pixel of which nobody knows what it shows, in training.
+NO_CLASS = 255
 
 
 @dataclass

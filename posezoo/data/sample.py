@@ -119,7 +119,7 @@ class Readable:
     So an epoch never stops in its middle.
 
     Args:
-        load: Function from an index to a picture; raises `ImageError`.
+        load: Function from an index to a picture, or to what holds one; raises `ImageError`.
         count: Number of examples.
         name: Of the set, for messages.
         file: Function from an index to a file name.

@@ -96,11 +96,11 @@ def as_depth(frame: np.ndarray) -> np.ndarray:
     return depth
 
 
-def cleaned(depth: np.ndarray) -> np.ndarray:
-    """3x3 median and the networks' range, on a frame `(height, width)` in metres at the sensor's own size."""
+def cleaned(depth: np.ndarray, *, farthest_m: float = RANGE_M) -> np.ndarray:
+    """3x3 median and a network's range, on a frame `(height, width)` in metres at the sensor's own size."""
     import cv2
 
-    return np.minimum(cv2.medianBlur(np.ascontiguousarray(depth, np.float32), 3), np.float32(RANGE_M))
+    return np.minimum(cv2.medianBlur(np.ascontiguousarray(depth, np.float32), 3), np.float32(farthest_m))
 
 
 def crop_depth(depth: np.ndarray, matrix: np.ndarray, out_wh: tuple[int, int]) -> np.ndarray:

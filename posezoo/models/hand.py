@@ -70,7 +70,7 @@ def large_trunk(image, backbone: str) -> list:
     return [x]
 
 
-def channelwise_decoder(units: list, keypoints: int) -> tuple:
+def channelwise_decoder(units: list, keypoints: int, *, enlarge: bool = True) -> tuple:
     """Every keypoint's map from its own features: x2 and 3x3, x2 and 3x3, x2.
 
     The features of the units are dealt out evenly, so that every keypoint sees some of each: a convolution of the
@@ -78,11 +78,12 @@ def channelwise_decoder(units: list, keypoints: int) -> tuple:
     half of the keypoints would see the first unit alone; the paper reports keypoints that do not train.)
 
     Returns:
-        Features at 1/4 and at 1/2, and the maps at full size, `keypoints` channels each.
+        The units' features enlarged to 1/4, the maps' features at 1/4 and at 1/2, and the maps at full size (at 1/2 without `enlarge`), `keypoints` channels each.
     """
-    parts = []
+    parts, enlarged = [], []
     for i, unit in enumerate(units, start=1):
         up = L.UpSampling2D(2, interpolation="bilinear", name=f"up1_unit{i}")(unit)
+        enlarged.append(up)
         conv = GroupedConv2D(
             keypoints, 3, padding="same", groups=keypoints, use_bias=False, name=f"up1_unit{i}_conv"
         )  # fmt: skip
@@ -92,7 +93,14 @@ def channelwise_decoder(units: list, keypoints: int) -> tuple:
     x = L.UpSampling2D(2, interpolation="bilinear", name="up2")(quarter)
     x = L.DepthwiseConv2D(3, padding="same", use_bias=False, name="up2_conv")(x)
     half = activation(STYLE.batch_norm(x, name="up2_bn"), "relu", name="up2_act")
-    return quarter, half, L.UpSampling2D(2, interpolation="bilinear", name="heatmaps", dtype="float32")(half)
+    return enlarged, quarter, half, _enlarged(half, 2 if enlarge else 1, name="heatmaps")
+
+
+def _enlarged(x, times: int, *, name: str):
+    """The last layer of a head of maps: `times` as large, in float32 whatever the precision."""
+    if times == 1:
+        return L.Activation("linear", name=name, dtype="float32")(x)
+    return L.UpSampling2D(times, interpolation="bilinear", name=name, dtype="float32")(x)
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ def hand25d(
     heads: Heads | None = None,
     visibility: bool = False,
     auxiliary: Sequence[str] = HAND_AUXILIARY,
+    enlarge: bool = True,
     name: str = "hand25d",
 ) -> keras.Model:
     """The network that is deployed, or with `heads` the one that is trained.
@@ -135,6 +144,9 @@ def hand25d(
         heads: Auxiliary heads to train with. Layers that both networks have are named alike.
         visibility: Deploy the visibility head too: where it sees no hand, nothing needs decoding.
         auxiliary: Names of one hand's auxiliary keypoints.
+        enlarge: Whether the maps are brought to the input's size, by layers without parameters. Without, the
+            keypoints' stay at 1/2 and the segmentation at 1/8: the codec reads the former as well, and the losses
+            enlarge by themselves, faster.
         name: Name of the model.
 
     Returns:
@@ -160,23 +172,22 @@ def hand25d(
             f"skeleton '{skeleton.name}' has {keypoints} keypoints; they share {units[0].shape[-1]} features and must "
             "divide them"
         )
-    quarter, half, heatmaps = channelwise_decoder(units, keypoints)
+    enlarged, quarter, half, heatmaps = channelwise_decoder(units, keypoints, enlarge=enlarge)
     outputs = {"heatmaps": heatmaps}
     wanted = heads or Heads(False, visibility, False, False, False, False)
     if any(vars(wanted).values()):
-        encoded = L.Concatenate(name="tier3")(units) if len(units) > 1 else units[0]
-        outputs |= _heads(wanted, image, encoded, quarter, half, keypoints, 2 * len(auxiliary))
+        outputs |= _heads(wanted, image, units, enlarged, quarter, half, keypoints, 2 * len(auxiliary), enlarge)
     return keras.Model(image, outputs, name=name)
 
 
-def _heads(wanted: Heads, image, encoded, quarter, half, keypoints: int, auxiliary: int) -> dict:
+def _heads(wanted: Heads, image, units, enlarged, quarter, half, keypoints: int, auxiliary: int, enlarge: bool) -> dict:
     outputs = {}
+    encoded = _joined(units, name="tier3")
     if wanted.auxiliary:
-        x = encoded
-        for i in (1, 2):
-            x = L.UpSampling2D(2, interpolation="bilinear", name=f"aux_up{i}")(x)
-            x = STYLE.conv_bn(x, auxiliary, 3, name=f"aux_conv{i}")
-        outputs["heatmaps_aux"] = L.UpSampling2D(2, interpolation="bilinear", name="heatmaps_aux", dtype="float32")(x)
+        x = STYLE.conv_bn(_joined(enlarged, name="aux_up1"), auxiliary, 3, name="aux_conv1")
+        x = L.UpSampling2D(2, interpolation="bilinear", name="aux_up2")(x)
+        x = STYLE.conv_bn(x, auxiliary, 3, name="aux_conv2")
+        outputs["heatmaps_aux"] = _enlarged(x, 2 if enlarge else 1, name="heatmaps_aux")
     if wanted.visibility or wanted.orientation or wanted.pose:
         pooled = L.GlobalAveragePooling2D(name="pool")(encoded)
         sizes = {"visibility": keypoints + 2, "orientation": 2 * ORIENTATIONS, "pose": 2 * len(POSES)}
@@ -186,7 +197,7 @@ def _heads(wanted: Heads, image, encoded, quarter, half, keypoints: int, auxilia
             if getattr(wanted, head)
         }
     if wanted.segmentation:
-        outputs["segmentation"] = bilateral_segmentation(image, encoded)
+        outputs["segmentation"] = bilateral_segmentation(image, encoded, enlarge=enlarge)
     if wanted.deep:
         outputs["heatmaps_8"] = GroupedConv2D(keypoints, 1, groups=keypoints, name="heatmaps_8", dtype="float32")(
             encoded
@@ -196,13 +207,18 @@ def _heads(wanted: Heads, image, encoded, quarter, half, keypoints: int, auxilia
     return outputs
 
 
-def bilateral_segmentation(image, context, *, classes: int = len(SEGMENTS)):
+def _joined(parts: list, *, name: str):
+    return L.Concatenate(name=name)(parts) if len(parts) > 1 else parts[0]
+
+
+def bilateral_segmentation(image, context, *, classes: int = len(SEGMENTS), enlarge: bool = True):
     """BiSeNet's head (Yu et al. 2018, arXiv:1808.00897): a spatial path from the image, fused with the encoder's.
 
     Args:
         image: `(batch, height, width, 1)`.
         context: `(batch, height / 8, width / 8, 64)`.
         classes: Number of classes.
+        enlarge: Whether the logits are brought from 1/8 to the image's size.
 
     Returns:
         Logits `(batch, height, width, classes)`.
@@ -217,4 +233,4 @@ def bilateral_segmentation(image, context, *, classes: int = len(SEGMENTS)):
     attention = L.Activation("sigmoid", name="fuse_gate")(L.Conv2D(64, 1, name="fuse_excite")(attention))
     x = L.Add(name="fuse_add")([x, L.Multiply(name="fuse_multiply")([x, attention])])
     x = L.Conv2D(classes, 1, name="segmentation_logits")(x)
-    return L.UpSampling2D(8, interpolation="bilinear", name="segmentation", dtype="float32")(x)
+    return _enlarged(x, 8 if enlarge else 1, name="segmentation")

@@ -109,6 +109,11 @@ def cosine(peak: float, *, first: int, last: int, warm_up: int) -> Callable[[int
     return learning_rate
 
 
+def linear(peak: float, *, first: int, last: int) -> Callable[[int], float]:
+    """Learning rate that falls from `peak` at step `first` in a straight line to zero at `last`."""
+    return lambda step: peak * max(0.0, 1 - (step - first) / (last - first))
+
+
 def steps_down(peak: float, *, at: tuple[int, ...], factor: float = 0.1) -> Callable[[int], float]:
     """Learning rate that is multiplied by `factor` at each of the steps `at`."""
     return lambda step: peak * factor ** sum(step >= edge for edge in at)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
+from posezoo.data.hand_frames import NO_CLASS
+
 #: Weight of each task: keypoints, auxiliary keypoints, visibility, orientation, pose, segmentation, deep supervision.
 WEIGHTS = {"kp": 1.0, "akp": 1.0, "kphv": 20.0, "cho": 20.0, "dhp": 10.0, "seg": 50.0, "ds": 1.0}
 
@@ -20,32 +22,59 @@ OUTPUTS = {
 }  # fmt: skip
 
 
-def keypoint_loss(points, logits, *, input_height: int):
+#: Task -> the field of `posezoo.models.hand.Heads` that it needs, but for `kp`, which always is.
+HEADS = {
+    "akp": "auxiliary", "kphv": "visibility", "cho": "orientation", "dhp": "pose", "seg": "segmentation", "ds": "deep",
+}  # fmt: skip
+
+
+def keypoint_loss(points, logits, *, input_height: int, enlarge: bool = False):
     """Cross-entropy between the softmax over a map's pixels and the keypoint's pixel, averaged by weight.
 
     Args:
         points: `(batch, K, 3)`: x, y in input pixels and weight; 0 for hidden keypoints and missing hands.
         logits: `(batch, height, width, K)`, at any resolution.
         input_height: Height of the network's input.
+        enlarge: Whether maps of half the input's size are enlarged first, as the network itself would.
 
     Returns:
         `(batch,)` in nats; 0 where no keypoint counts.
     """
-    _, height, width, joints = logits.shape
-    stride = input_height / height
-    column = ops.clip(ops.floor((points[..., 0] + 0.5) / stride), 0, width - 1)
-    row = ops.clip(ops.floor((points[..., 1] + 0.5) / stride), 0, height - 1)
-    pixel = ops.cast(row * width + column, "int32")
-    flat = ops.reshape(logits, (-1, height * width, joints))
-    at = ops.take_along_axis(flat, pixel[:, None, :], axis=1)[:, 0]
-    entropy = ops.logsumexp(flat, axis=1) - at
+    _, height, width, _ = logits.shape
+    enlarge = enlarge and 2 * height == input_height
+    times = 2 if enlarge else 1
+    stride = input_height / (times * height)
+    column = ops.cast(ops.clip(ops.floor((points[..., 0] + 0.5) / stride), 0, times * width - 1), "int32")
+    row = ops.cast(ops.clip(ops.floor((points[..., 1] + 0.5) / stride), 0, times * height - 1), "int32")
     weight = points[..., 2]
-    return ops.sum(entropy * weight, axis=-1) / ops.maximum(ops.sum(weight, axis=-1), 1e-6)
+    share = weight / ops.maximum(ops.sum(weight, axis=-1, keepdims=True), 1e-6)
+    return ops.sum(_pixel_entropy(logits, row, column, enlarge=enlarge) * share, axis=-1)
+
+
+def _pixel_entropy(logits, row, column, *, enlarge: bool):
+    """`(batch, K)`: minus the log of each map's softmax at one pixel."""
+    if keras.backend.backend() == "torch":
+        from posezoo.training.native_losses import pixel_entropy
+
+        return pixel_entropy(logits, row, column, enlarge=enlarge)
+    if enlarge:
+        logits = ops.image.resize(logits, (2 * logits.shape[1], 2 * logits.shape[2]), data_format="channels_last")
+    _, height, width, joints = logits.shape
+    flat = ops.reshape(logits, (-1, height * width, joints))
+    at = ops.take_along_axis(flat, (row * width + column)[:, None, :], axis=1)[:, 0]
+    return ops.logsumexp(flat, axis=1) - at
 
 
 def visibility_loss(seen, logits):
-    """Binary cross-entropy, averaged over keypoints and hands, `(batch,)`."""
-    return ops.mean(ops.binary_crossentropy(seen, logits, from_logits=True), axis=-1)
+    """Binary cross-entropy, averaged over the keypoints and hands of which it is known, `(batch,)`.
+
+    Args:
+        seen: `(batch, K + 2)`: 1, 0, or -1 where nobody knows.
+        logits: Alike.
+    """
+    known = ops.cast(seen >= 0, logits.dtype)
+    entropy = ops.binary_crossentropy(ops.maximum(seen, 0.0), logits, from_logits=True)
+    return ops.sum(entropy * known, axis=-1) / ops.maximum(ops.sum(known, axis=-1), 1.0)
 
 
 def class_loss(labels, logits, *, softened: float = 0.0, circular: bool = False):
@@ -78,8 +107,22 @@ def class_loss(labels, logits, *, softened: float = 0.0, circular: bool = False)
 
 
 def segmentation_loss(labels, logits):
-    """Cross-entropy of every pixel's class, `(batch,)`; labels `(batch, height, width)`."""
-    return ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True), axis=(1, 2))
+    """Cross-entropy of the class of every pixel that has one, `(batch,)`.
+
+    Args:
+        labels: `(batch, height, width)`; `NO_CLASS` where nobody knows.
+        logits: `(batch, height, width, classes)`, or smaller.
+    """
+    if keras.backend.backend() == "torch":
+        from posezoo.training.native_losses import class_entropy
+
+        return class_entropy(logits, labels, unknown=NO_CLASS)
+    if labels.shape[1:3] != logits.shape[1:3]:
+        logits = ops.image.resize(logits, labels.shape[1:3], data_format="channels_last")
+    known = labels != NO_CLASS
+    entropy = ops.sparse_categorical_crossentropy(ops.where(known, labels, 0), logits, from_logits=True)
+    known = ops.cast(known, logits.dtype)
+    return ops.sum(entropy * known, axis=(1, 2)) / ops.maximum(ops.sum(known, axis=(1, 2)), 1.0)
 
 
 def task_losses(targets: Mapping, outputs: Mapping, *, input_height: int) -> dict:
@@ -88,18 +131,21 @@ def task_losses(targets: Mapping, outputs: Mapping, *, input_height: int) -> dic
     Args:
         targets: `points` `(batch, K, 3)`, `points_aux`, `visibility`, `orientation` and `pose` `(batch, 2)`,
             `segmentation` `(batch, height, width)`, as far as they are needed.
-        outputs: The network's.
+        outputs: The network's; keypoint maps at 1/2 and segmentation at 1/8 are enlarged here.
         input_height: Height of the network's input.
     """
     makers = {
-        "heatmaps": lambda y: keypoint_loss(targets["points"], y, input_height=input_height),
-        "heatmaps_aux": lambda y: keypoint_loss(targets["points_aux"], y, input_height=input_height),
+        "heatmaps": lambda y: keypoint_loss(targets["points"], y, input_height=input_height, enlarge=True),
+        "heatmaps_aux": lambda y: keypoint_loss(targets["points_aux"], y, input_height=input_height, enlarge=True),
         "visibility": lambda y: visibility_loss(targets["visibility"], y),
         "orientation": lambda y: class_loss(targets["orientation"], y, softened=0.1, circular=True),
         "pose": lambda y: class_loss(targets["pose"], y),
         "segmentation": lambda y: segmentation_loss(targets["segmentation"], y),
     }
-    deep = makers["heatmaps"]
+
+    def deep(y):
+        return keypoint_loss(targets["points"], y, input_height=input_height)
+
     losses = {}
     for task, names in OUTPUTS.items():
         there = [name for name in names if name in outputs]
@@ -115,11 +161,20 @@ class HandTrainer(keras.Model):
         network: See `posezoo.models.hand.hand25d`, or its `NativeTorch` form.
         input_height: Height of its input.
         weights: Weight of each task; the paper's by default.
+
+    Attributes:
+        task_weights: A variable for each task, saved with the run's state.
     """
 
     def __init__(self, network: keras.Model, *, input_height: int, weights: Mapping[str, float] = WEIGHTS):
         super().__init__(name=network.name)
-        self.network, self.input_height, self.task_weights = network, input_height, dict(weights)
+        self.network, self.input_height = network, input_height
+        self.task_weights = {
+            task: self.add_weight(
+                name=f"weight_{task}", initializer=keras.initializers.Constant(weights[task]), trainable=False
+            )
+            for task in WEIGHTS
+        }  # fmt: skip
         self.trackers = {task: keras.metrics.Mean(name=task) for task in WEIGHTS}
 
     def call(self, images, training=False):

@@ -1,0 +1,229 @@
+"""Train the 2.5D hand network on rendered frames or on recordings of your own.
+
+    posezoo synth --hands hands/train --images 200000 --seed 1
+    python recipes/train_hand25d.py --data hands/train --val hands/val
+    python recipes/train_hand25d.py --data recordings --val recordings_val --out runs/mine \\
+        --init runs/hand25d/best_with_heads.weights.h5
+    python recipes/train_hand25d.py --data hands/train --val hands/val --ablate
+    python recipes/train_hand25d.py --smoke
+
+The defaults are the paper's (Magic Leap, 2.5D hand keypoints): Adam at 1e-3 falling in a straight line to zero over 20
+epochs, and seven tasks with fixed weights; a task of weight 0 is left out with its head. `--ablate` trains the rows of
+the paper's table 1 one after another, on 20,000 frames and for 5 epochs each unless told otherwise. A killed run goes
+on where it stopped when the same command is given again.
+
+On processors KERAS_BACKEND=torch is several times faster, with `--precision bfloat16` where the processor has it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+import posezoo
+from posezoo.cards import read_card
+from posezoo.codecs import make_codec
+from posezoo.codecs.hand import HandCodec
+from posezoo.data.drawn_hands import DrawnHands
+from posezoo.data.hand_frames import HandFrames
+from posezoo.data.hands import HandAugmentation, HandScenes, hand_batch
+from posezoo.evaluation.hands import HandScores, find_hands, score_hands
+from posezoo.files import replacing
+from posezoo.inference.depth import coloured
+from posezoo.inference.drawing import draw
+from posezoo.inference.poses import Poses
+from posezoo.inference.runners import normalise
+from posezoo.models.hand import BACKBONES, Heads
+from posezoo.skeletons import HAND16
+from posezoo.training.backend import dataset, linear, native, run_recipe, set_precision
+from posezoo.training.config import RunConfig, option, parse
+from posezoo.training.hand import HEADS, WEIGHTS, HandTrainer
+from posezoo.training.run import Checkpoint, Run
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    data: Path = option(
+        Path("data/hands"), "training frames: a folder of rendered hands, or of recordings (docs/hand.md)"
+    )
+    val: Path = option(Path("data/hands_val"), "validation frames of the same kind")
+    out: Path = option(Path("runs/hand25d"), "folder of the run")
+
+    input: str = option("amplitude", "amplitude or depth")
+    input_px: str = option("", "side of the input, or HEIGHTxWIDTH; the model's own by default")
+    backbone: str = option("ladder", f"one of {', '.join(BACKBONES)}")
+    init: Path | None = option(None, "best_with_heads.weights.h5 of an earlier run with the same tasks, to start from")
+
+    epochs: int = option(20, "epochs")
+    length: int = option(0, "frames per epoch; 0 takes all, fewer go on in the next epoch where the last one stopped")
+    frames: int = option(0, "training frames to use; 0 takes all")
+    batch: int = option(32, "frames per step")
+    learning_rate: float = option(1e-3, "at the start")
+    ema: float = option(0.0, "momentum of the moving average of the weights, such as 0.999; 0 for none")
+
+    kp: float = option(WEIGHTS["kp"], "weight of the keypoints")
+    akp: float = option(WEIGHTS["akp"], "weight of the auxiliary keypoints; 0 leaves a task out")
+    kphv: float = option(WEIGHTS["kphv"], "weight of keypoint and hand visibility")
+    cho: float = option(WEIGHTS["cho"], "weight of the categorical orientation")
+    dhp: float = option(WEIGHTS["dhp"], "weight of the discrete pose")
+    seg: float = option(WEIGHTS["seg"], "weight of the segmentation")
+    ds: float = option(WEIGHTS["ds"], "weight of deep supervision")
+
+    rotation: float = option(HandAugmentation.rotation_deg, "largest rotation in degrees")
+    min_scale: float = option(HandAugmentation.scale[0], "smallest magnification")
+    max_scale: float = option(HandAugmentation.scale[1], "largest magnification")
+    translate: float = option(HandAugmentation.translate, "largest shift as a share of the picture")
+    flip: float = option(HandAugmentation.flip, "probability of mirroring")
+    noise: float = option(HandAugmentation.noise, "largest noise, in 255 steps of amplitude or in millimetres of depth")
+    cutout: float = option(HandAugmentation.cutout, "probability of covering a rectangle")
+
+    val_frames: int = option(1000, "validation frames; 0 takes all")
+    pictures: int = option(6, "validation pictures drawn after every epoch, into the run's folder")
+
+
+def main(argv=None) -> Run | None:
+    return run_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="minus error in pixels")
+
+
+def train(cfg: Config, run: Run) -> None:
+    fit(cfg, run, frames_of(cfg.data, count=cfg.frames), frames_of(cfg.val, count=cfg.val_frames))
+
+
+def model_name(cfg: Config) -> str:
+    """The card that says how the input is scaled."""
+    names = {"amplitude": "hand25d", "depth": "hand25d_depth"}
+    if cfg.input not in names:
+        raise SystemExit(f"--input {cfg.input}: expected amplitude or depth")
+    return names[cfg.input]
+
+
+def frames_of(folder: Path, *, count: int = 0) -> HandFrames:
+    """Frames that were rendered, recorded, or drawn for a smoke run (`drawn:COUNT:SEED`)."""
+    name, *numbers = str(folder).split(":")
+    if name == "drawn" and len(numbers) == 2:
+        return DrawnHands(int(numbers[0]), seed=int(numbers[1]))
+    from posezoo.synth.hand_frames import SynthHands
+
+    return SynthHands(folder, count=count or None)
+
+
+def training_network(cfg: Config) -> keras.Model:
+    """The network with the heads of all tasks that have a weight, maps at half size."""
+    heads = Heads(**{head: getattr(cfg, task) > 0 for task, head in HEADS.items()})
+    size = {}
+    if cfg.input_px:
+        sides = [int(side) for side in cfg.input_px.lower().split("x")]
+        size = {"input_px": tuple(sides if len(sides) == 2 else sides * 2)}
+    return posezoo.build(model_name(cfg), heads=heads, backbone=cfg.backbone, enlarge=False, **size)
+
+
+def deployed(cfg: Config, network: keras.Model) -> keras.Model:
+    """The part of a trained network that is released, with its very layers: keypoints, and visibility where trained."""
+    wanted = [name for name in ("heatmaps", "visibility") if name in network.output]
+    return keras.Model(network.input, {name: network.output[name] for name in wanted}, name=network.name)
+
+
+def fit(cfg: Config, run: Run, training_frames: HandFrames, checked_frames: HandFrames) -> None:
+    """Train to the last epoch; evaluate, draw and save after each."""
+    set_precision(cfg.precision)
+    network = training_network(cfg)
+    if cfg.init:
+        network.load_weights(cfg.init)
+    height, width = network.input_shape[1:3]
+    spec, codec = read_card(model_name(cfg)).input, HandCodec((width, height), stride=2)
+    augmentation = HandAugmentation(
+        rotation_deg=cfg.rotation, scale=(cfg.min_scale, cfg.max_scale), translate=cfg.translate, flip=cfg.flip,
+        noise=cfg.noise, cutout=cfg.cutout,
+    )  # fmt: skip
+    common = {"looks_at": cfg.input, "farthest_m": spec.farthest_m, "seed": cfg.seed}
+    train_set = HandScenes(
+        training_frames, codec.input_wh, augmentation=augmentation, length=cfg.length or None, **common
+    )  # fmt: skip
+    count = min(cfg.val_frames or len(checked_frames), len(checked_frames))
+    checked = HandScenes(checked_frames, codec.input_wh, length=count, **common)
+    per_epoch = len(train_set) // cfg.batch
+    if not per_epoch:
+        raise SystemExit(f"{cfg.data}: {len(train_set)} frames do not fill one batch of {cfg.batch}; lower --batch")
+    weights = {task: getattr(cfg, task) for task in WEIGHTS}
+    trainer = HandTrainer(native(network, precision=cfg.precision), input_height=height, weights=weights)
+    trainer.build((None, height, width, 1))
+    averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
+    trainer.compile(keras.optimizers.Adam(cfg.learning_rate, **averaging), jit_compile=False)
+    scale = partial(normalise, spec=spec)
+    released = deployed(cfg, network)
+    runner = runner_of(native(network, precision=cfg.precision), scale)
+    run.restore(trainer)
+    falling = linear(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch)
+    evaluate = partial(evaluated, cfg, run, network, runner, checked, codec)
+    callbacks = [Checkpoint(run, released, evaluate, learning_rate=falling)]
+    if cfg.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
+    data = dataset(
+        train_set, partial(hand_batch, codec=codec, scale=scale), cfg.batch, epochs=range(run.epoch, cfg.epochs),
+        workers=cfg.workers,
+    )  # fmt: skip
+    trainer.fit(
+        data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
+        shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
+    )  # fmt: skip
+
+
+def runner_of(network: keras.Model, scale):
+    """The network as evaluation calls it: pixels or metres to outputs by name."""
+
+    def run_network(images):
+        outputs = network.predict_on_batch(scale(images))
+        return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+    return run_network
+
+
+def evaluated(cfg: Config, run: Run, network: keras.Model, runner, checked: HandScenes, codec: HandCodec) -> dict:
+    """Scores on the validation frames, the one that counts first; draws a few, keeps the heads of the best."""
+    measured = measure(cfg, runner, checked, codec)
+    draw_predictions(run, runner, checked, codec, count=cfg.pictures)
+    scores = {"val_minus_error": -measured.error_px, "val_pck": measured.pck, "val_hidden_px": measured.hidden_px}
+    scores |= {f"val_{name}": value for name in ("hands", "seen") if not np.isnan(value := getattr(measured, name))}
+    if scores["val_minus_error"] > run.best:
+        with replacing(run.folder / "best_with_heads.weights.h5") as path:
+            network.save_weights(path)
+    return scores
+
+
+def measure(cfg: Config, runner, checked: HandScenes, codec: HandCodec) -> HandScores:
+    """Run the network on the validation frames."""
+    return score_hands(find_hands(runner, checked, codec, batch=cfg.batch, workers=cfg.workers))
+
+
+def draw_predictions(run: Run, runner, checked: HandScenes, codec: HandCodec, *, count: int) -> None:
+    """Write what the network sees in the first validation frames into the run's folder."""
+    if not count:
+        return
+    drawn = []
+    for i in np.linspace(0, len(checked) - 1, min(count, len(checked))).astype(int):
+        image = checked.crop(int(i)).image
+        maps = codec.merge({name: value[0] for name, value in runner(image[None]).items()})
+        keypoints, found, people = codec.decode(maps, HAND16)
+        picture = np.repeat(image, 3, axis=2) if image.dtype == np.uint8 else coloured(image[..., 0])
+        drawn.append(draw(picture, Poses(keypoints, found, HAND16, people)))
+    with replacing(run.folder / "pictures" / f"epoch_{run.epoch:03d}.png") as path:
+        cv2.imwrite(str(path), np.concatenate(drawn, axis=1)[..., ::-1])
+
+
+def smoke(cfg: Config) -> Config:
+    """Shrink a run to two short epochs; without --data, on drawn frames."""
+    drawn = {} if cfg.data != Config.data else {"data": Path("drawn:12:1"), "val": Path("drawn:4:2")}
+    return replace(
+        cfg, **drawn, input_px=cfg.input_px or "56x72", batch=2, epochs=2, length=4, val_frames=4, pictures=2
+    )
+
+
+if __name__ == "__main__":
+    main()
