@@ -48,21 +48,15 @@ def keypoint_loss(points, logits, *, input_height: int, enlarge: bool = False):
     row = ops.cast(ops.clip(ops.floor((points[..., 1] + 0.5) / stride), 0, times * height - 1), "int32")
     weight = points[..., 2]
     share = weight / ops.maximum(ops.sum(weight, axis=-1, keepdims=True), 1e-6)
-    return ops.sum(_pixel_entropy(logits, row, column, enlarge=enlarge) * share, axis=-1)
-
-
-def _pixel_entropy(logits, row, column, *, enlarge: bool):
-    """`(batch, K)`: minus the log of each map's softmax at one pixel."""
     if keras.backend.backend() == "torch":
         from posezoo.training.native_losses import pixel_entropy
 
-        return pixel_entropy(logits, row, column, enlarge=enlarge)
+        return pixel_entropy(logits, row, column, share, enlarge=enlarge)
     if enlarge:
-        logits = ops.image.resize(logits, (2 * logits.shape[1], 2 * logits.shape[2]), data_format="channels_last")
-    _, height, width, joints = logits.shape
-    flat = ops.reshape(logits, (-1, height * width, joints))
-    at = ops.take_along_axis(flat, (row * width + column)[:, None, :], axis=1)[:, 0]
-    return ops.logsumexp(flat, axis=1) - at
+        logits = ops.image.resize(logits, (2 * height, 2 * width), data_format="channels_last")
+    flat = ops.reshape(logits, (-1, times**2 * height * width, logits.shape[-1]))
+    at = ops.take_along_axis(flat, (row * times * width + column)[:, None, :], axis=1)[:, 0]
+    return ops.sum((ops.logsumexp(flat, axis=1) - at) * share, axis=-1)
 
 
 def visibility_loss(seen, logits):

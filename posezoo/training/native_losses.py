@@ -1,4 +1,4 @@
-"""The spatial softmax's loss in PyTorch, one picture at a time: maps that are enlarged never leave the cache.
+"""The hand network's losses over pixels in PyTorch, one picture at a time, so that large maps never leave the cache.
 
 Maps at the input's size are most of what a small network writes; here they are made, summed, differentiated and
 forgotten for each picture, and only the gradient at the maps' own size is kept.
@@ -6,20 +6,25 @@ forgotten for each picture, and only the gradient at the maps' own size is kept.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
 
-def pixel_entropy(logits: torch.Tensor, row: torch.Tensor, column: torch.Tensor, *, enlarge: bool) -> torch.Tensor:
-    """Return minus the log of each map's softmax at one pixel, `(batch, K)`.
+def pixel_entropy(
+    logits: torch.Tensor, row: torch.Tensor, column: torch.Tensor, weight: torch.Tensor, *, enlarge: bool
+) -> torch.Tensor:
+    """Return minus the log of each map's softmax at one pixel, summed over the maps by weight, `(batch,)`.
 
     Args:
         logits: `(batch, height, width, K)`.
         row: Whole numbers `(batch, K)`.
         column: Whole numbers `(batch, K)`.
+        weight: Of each map `(batch, K)`; it has no gradient.
         enlarge: Whether the softmax is over the bilinear map of twice the size; row and column count its pixels.
     """
-    return _PixelEntropy.apply(logits, row.long(), column.long(), enlarge)
+    return _PixelEntropy.apply(logits, row.long(), column.long(), weight, enlarge)
 
 
 def class_entropy(logits: torch.Tensor, labels: torch.Tensor, *, unknown: int) -> torch.Tensor:
@@ -60,73 +65,101 @@ class _ClassEntropy(torch.autograd.Function):
 
 class _PixelEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, row, column, enlarge):
-        batch, height, width, joints = logits.shape
-        gradient = torch.empty((batch, joints, height, width), dtype=torch.float32)
-        entropy = torch.empty((batch, joints), dtype=torch.float32)
-        one_picture = _enlarged if enlarge else _plain
+    def forward(ctx, logits, row, column, weight, enlarge):
         logits = logits.detach()
-        tops = logits.amax((1, 2)).float()[..., None, None]
-        for i, maps in enumerate(logits.permute(0, 3, 1, 2)):
-            maps = maps.to(torch.float32, memory_format=torch.contiguous_format)
-            entropy[i] = one_picture(maps - tops[i], row[i], column[i], gradient[i])
+        batch, height, width, joints = logits.shape
+        gradient = torch.empty_like(logits)
+        maps, slope = torch.empty((2, joints, height, width))
+        top, total = torch.empty((2, batch, joints))
+        one_picture = _Enlarged(maps) if enlarge else _plain
+        for i, picture in enumerate(logits):
+            maps.copy_(picture.permute(2, 0, 1))
+            torch.amax(maps.flatten(1), 1, out=top[i])
+            maps -= top[i, :, None, None]
+            one_picture(maps, total[i], slope)
+            slope *= (weight[i] / total[i])[:, None, None]
+            gradient[i].permute(2, 0, 1).copy_(slope)
+        at = torch.zeros_like(total)
+        pictures, maps_of = torch.arange(batch)[:, None], torch.arange(joints)
+        for (y, share_y), (x, share_x) in itertools.product(
+            _neighbours(row, height, enlarge), _neighbours(column, width, enlarge)
+        ):
+            at += share_y * share_x * logits[pictures, y, x, maps_of]
+            gradient[pictures, y, x, maps_of] -= share_y * share_x * weight
         ctx.save_for_backward(gradient)
-        ctx.dtype = logits.dtype
-        return entropy
+        return (total.log_().add_(top).sub_(at) * weight).sum(1)
 
     @staticmethod
     def backward(ctx, upstream):
         (gradient,) = ctx.saved_tensors
-        scaled = (gradient * upstream[..., None, None]).to(ctx.dtype)
-        return scaled.permute(0, 2, 3, 1), None, None, None
+        return gradient * upstream[:, None, None, None].to(gradient.dtype), None, None, None, None
 
 
-def _plain(maps, row, column, gradient):
-    """Entropy `(K,)` of maps `(K, height, width)` whose largest value is 0; the gradient is written."""
-    joints = torch.arange(len(maps))
-    at = maps[joints, row, column]
-    torch.exp(maps, out=gradient)
-    total = gradient.sum((1, 2))
-    gradient /= total[:, None, None]
-    gradient[joints, row, column] -= 1
-    return total.log() - at
+def _neighbours(place, size: int, enlarge: bool):
+    """Rows (or columns) that make up a row of the enlarged map, and their shares: the nearest, and the next to it."""
+    if not enlarge:
+        return [(place, 1.0)]
+    nearest = place // 2
+    return [(nearest, 0.75), ((nearest - 1 + 2 * (place % 2)).clamp(0, size - 1), 0.25)]
 
 
-def _enlarged(maps, row, column, gradient):
-    """`_plain` of maps twice the size, whose four kinds of pixels are kept apart: even and odd rows and columns.
+def _plain(maps, total, slope):
+    """Write the sum of every map's exponentials and its slope; the maps' largest value is 0."""
+    torch.exp(maps, out=slope)
+    torch.sum(slope, (1, 2), out=total)
 
-    An even pixel lies a quarter of the way towards the neighbour before it, an odd one towards the neighbour after.
+
+class _Enlarged:
+    """`_plain` of maps twice the size.
+
+    A pixel of the enlarged map is 9, 3, 3 and 1 sixteenths of its four nearest, so its exponential is a product of
+    powers of theirs, and nothing but multiplications is done at the larger size. Even and odd rows and columns are kept
+    apart. All is done on whole, contiguous maps: what a step reaches beyond the border is mended afterwards.
     """
-    fine = torch.stack([_between(each, 2) for each in _between(maps, 1)])  # (row kind, column kind, K, height, width)
-    pixel = (row % 2, column % 2, torch.arange(len(maps)), row // 2, column // 2)
-    at = fine[pixel]
-    fine.exp_()
-    total = fine.sum((0, 1, 3, 4))
-    fine[pixel] -= total
-    columns = torch.stack([_gathered(*each, 2) for each in fine])
-    torch.div(_gathered(*columns, 1), total[:, None, None], out=gradient)
-    return total.log() - at
+
+    def __init__(self, like: torch.Tensor):
+        self.width = like.shape[-1]
+        self.cube, self.rows, self.fine = torch.empty_like(like), *(torch.empty((n, *like.shape)) for n in (2, 4))
+
+    def __call__(self, maps, total, slope):
+        maps.mul_(1 / 16).exp_()
+        self._between(maps, *self.rows, axis=1)
+        for i in range(2):
+            self._between(self.rows[i], *self.fine[2 * i : 2 * i + 2], axis=2)
+        torch.sum(self.fine, (0, 2, 3), out=total)
+        for i in range(2):
+            self._back(*self.fine[2 * i : 2 * i + 2], self.rows[i], axis=2)
+        self._back(*self.rows, slope, axis=1)
+        slope *= 1 / 16
+
+    def _between(self, maps, even, odd, *, axis: int) -> None:
+        """Write each pixel's cube times the pixel before it, and times the one after; at the border times itself."""
+        step = self.width if axis == 1 else 1
+        cube = torch.mul(maps, maps, out=self.cube).mul_(maps)
+        torch.mul(_from(cube, step), _to(maps, step), out=_from(even, step))
+        torch.mul(_to(cube, step), _from(maps, step), out=_to(odd, step))
+        for pixels, border in ((even, 0), (odd, -1)):
+            torch.mul(cube.select(axis, border), maps.select(axis, border), out=pixels.select(axis, border))
+
+    def _back(self, even, odd, out, *, axis: int) -> None:
+        """The transpose of bilinear enlarging, times 4: three times the pixel's own, once the neighbours' nearer halves.
+
+        Spoils `even` and `odd`.
+        """
+        step = self.width if axis == 1 else 1
+        torch.add(even, odd, out=out).mul_(3)
+        for pixels, border in ((even, 0), (odd, -1)):
+            out.select(axis, border).add_(pixels.select(axis, border))
+            pixels.select(axis, border).zero_()
+        _to(out, step).add_(_from(even, step))
+        _from(out, step).add_(_to(odd, step))
 
 
-def _between(maps, axis: int):
-    """Values a quarter of a step before and after each pixel along an axis, stacked; the border's are repeated."""
-    size = maps.shape[axis]
-    fine = torch.empty((2, *maps.shape))
-    first, rest = maps.narrow(axis, 0, 1), maps.narrow(axis, 1, size - 1)
-    last, before = maps.narrow(axis, size - 1, 1), maps.narrow(axis, 0, size - 1)
-    fine[0].narrow(axis, 0, 1).copy_(first)
-    torch.lerp(rest, before, 0.25, out=fine[0].narrow(axis, 1, size - 1))
-    fine[1].narrow(axis, size - 1, 1).copy_(last)
-    torch.lerp(before, rest, 0.25, out=fine[1].narrow(axis, 0, size - 1))
-    return fine
+def _from(maps, step: int):
+    """All pixels but the first `step`, in a row."""
+    return maps.view(-1)[step:]
 
 
-def _gathered(even, odd, axis: int):
-    """The transpose of `_between`: what even and odd pixels give back to the pixels that they come from."""
-    size = even.shape[axis]
-    total = (even + odd).mul_(0.75)
-    total.narrow(axis, 0, size - 1).add_(even.narrow(axis, 1, size - 1), alpha=0.25)
-    total.narrow(axis, 0, 1).add_(even.narrow(axis, 0, 1), alpha=0.25)
-    total.narrow(axis, 1, size - 1).add_(odd.narrow(axis, 0, size - 1), alpha=0.25)
-    total.narrow(axis, size - 1, 1).add_(odd.narrow(axis, size - 1, 1), alpha=0.25)
-    return total
+def _to(maps, step: int):
+    """All pixels but the last `step`, in a row."""
+    return maps.view(-1)[: maps.numel() - step]

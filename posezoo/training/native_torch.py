@@ -45,14 +45,33 @@ def _value(variable):
 
 def _conv2d(layer, x, training):
     kernel, channels = layer.kernel.value.permute(3, 2, 0, 1), x.shape[1]
-    if layer.filters == layer.groups < channels and layer.bias is None:
-        # One output for each group: a depthwise convolution and a sum, which is ten times faster.
-        single = kernel.flatten(0, 1).unsqueeze(1)
-        return _convolve(x, single, layer, groups=channels).unflatten(1, (layer.groups, -1)).sum(2)
+    if layer.filters == layer.groups < channels:
+        return _one_output_per_group(kernel, layer, x)
     return _convolve(x, kernel, layer, groups=layer.groups, bias=_value(layer.bias))
 
 
+def _one_output_per_group(kernel, layer, x):
+    """Every channel by itself, then the sums of the groups: several times faster than oneDNN's own."""
+    import torch
+    import torch.nn.functional as F
+
+    groups, share = kernel.shape[:2]
+    mine = torch.eye(groups).repeat_interleave(share, dim=1)
+    if kernel.shape[2:] == (1, 1):
+        whole = kernel.flatten(1).repeat(1, groups) * mine
+        return F.conv2d(x, whole[..., None, None], _value(layer.bias), layer.strides)
+    x = _convolve(x, kernel.flatten(0, 1).unsqueeze(1), layer, groups=x.shape[1])
+    return F.conv2d(x, mine[..., None, None], _value(layer.bias))
+
+
 def _depthwise(layer, x, training):
+    import torch
+    import torch.nn.functional as F
+
+    if layer.kernel_size == layer.strides == (1, 1) and layer.depth_multiplier == 1 and layer.bias is not None:
+        # A scale and an offset for each channel, which batch normalisation has the fastest kernel for.
+        zeros, ones = torch.zeros(x.shape[1]), torch.ones(x.shape[1])
+        return F.batch_norm(x, zeros, ones, layer.kernel.value.flatten(), layer.bias.value, eps=0.0)
     kernel = layer.kernel.value.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1)
     return _convolve(x, kernel, layer, groups=x.shape[1], bias=_value(layer.bias))
 
