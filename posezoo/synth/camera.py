@@ -100,7 +100,9 @@ def _rays(intrinsics: Intrinsics) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _ray_lengths(intrinsics: Intrinsics) -> np.ndarray:
-    lengths = np.linalg.norm(_rays(intrinsics), axis=-1)
+    x = ((np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx).astype(np.float32)
+    y = ((np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy).astype(np.float32)
+    lengths = np.sqrt((x * x + 1) + (y * y)[:, None])
     lengths.setflags(write=False)
     return lengths
 

@@ -63,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="S", help="another seed gives other people and rooms (default: 0)")
     add("--hands", action="store_true", help="hands instead of people")
     add("--split", choices=("all", "train", "test"), help="of hands: which may be drawn (default: all)")
+    add("--hand-labels", metavar="FOLDER",
+        help="of hands: real ones' joints that poses are drawn from, icvl_test_uvd.npz, nyu_test_uvd.npz")  # fmt: skip
     add("--people", metavar="MIN-MAX", help="people in a picture (default: 1-4)")
     add("--size", metavar="WxH", help="of the pictures in pixels (default: 320x240; of hands 224x168)")
     add("--sensor", metavar="NAME", help="kinect1, kinect2, d435 or tof (default: kinect1; of hands tof)")
@@ -176,7 +178,7 @@ def hand_job_of(arguments: argparse.Namespace) -> HandJob:
         images, seed=arguments.seed,
         recipe=HandRecipe(sensor=sensor, width=width, height=height, exact=arguments.exact,
                           split=arguments.split or "all"),
-        hands=tuple(arguments.bodies), shard_size=arguments.shard_size or 500,
+        hands=tuple(arguments.bodies), labels=arguments.hand_labels, shard_size=arguments.shard_size or 500,
     )  # fmt: skip
     job.prepare()
     return job
@@ -193,7 +195,7 @@ def job_of(arguments: argparse.Namespace) -> Job:
     from posezoo.synth.sensor import get_sensor
     from posezoo.synth.write import Job
 
-    for name in ("split",):
+    for name in ("split", "hand_labels"):
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is for hands; add --hands or leave it out")
     sensor, motion, leave_out = arguments.sensor or "kinect1", arguments.motion or [], arguments.leave_out or []

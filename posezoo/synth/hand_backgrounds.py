@@ -15,7 +15,6 @@ from posezoo.synth.posed import PARTS, PosedBody
 from posezoo.synth.poses import random_pose
 from posezoo.synth.procedural import BuiltinPeople
 from posezoo.synth.render import Mesh, render
-from posezoo.synth.rig import Pose
 from posezoo.synth.room import Floor, Pieces, random_look, random_room
 
 #: The wide views' camera: 120 by 100 degrees.
@@ -106,10 +105,11 @@ def wearer(rng: np.random.Generator, camera: Camera) -> Person:
 
 def facing_view(rng: np.random.Generator) -> Wide:
     """Return a person without arms before a camera, in a room."""
-    away = float(rng.uniform(0.55, 1.15))
+    away = float(rng.uniform(0.42, 0.95))
     people = BuiltinPeople()
     body = people.random(rng)
-    pose = Pose.reference() if rng.random() < 0.5 else random_pose(rng, activity="sitting", rig=body.rig)
+    # Arms hang: where they are taken away the cut looks down.
+    pose = random_pose(rng, activity="standing" if rng.random() < 0.6 else "sitting", rig=body.rig)
     posed = body.posed(pose)
     marks = dict(zip(posed.names, posed.landmarks))
     chest = (marks["left_shoulder"] + marks["right_shoulder"]) / 2

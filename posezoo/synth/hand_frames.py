@@ -22,8 +22,10 @@ from posezoo.data.hand_frames import HandFrame
 from posezoo.errors import UserError
 from posezoo.skeletons import HAND34
 from posezoo.synth.hand_backgrounds import Wide, egocentric_view, facing_view
+from posezoo.synth.hand_labels import recorded_angles
 from posezoo.synth.hand_scene import HandRecipe, Kind, make_frame
-from posezoo.synth.hand_shape import HandShape, builtin_hand, resized
+from posezoo.synth.hand_shape import HandShape, builtin_hand, makehuman_hand, resized
+from posezoo.synth.makehuman import MakeHumanPeople
 from posezoo.synth.sensor import Sensor, get_sensor
 from posezoo.synth.write import FORMAT, ShardFolder, ShardPlan, blob, encoded, joined_blobs
 
@@ -44,6 +46,7 @@ class HandJob(ShardPlan):
         seed: Of every random number, but for the sizes of hands, which belong to the recipe's split.
         recipe: How frames are made.
         hands: `("builtin",)`, or `("makehuman", folder)`: half of the hands are MakeHuman's then.
+        labels: Folder with labels of real hands that poses are drawn from, see `hand_labels`; or None.
         shard_size: Frames per file.
         file_format: "npz".
     """
@@ -52,23 +55,31 @@ class HandJob(ShardPlan):
     seed: int = 0
     recipe: HandRecipe = field(default_factory=HandRecipe)
     hands: tuple[str, ...] = ("builtin",)
+    labels: str | None = None
     shard_size: int = 500
     file_format: str = "npz"
 
     def prepare(self) -> None:
         """Fail at once where something is missing."""
-        self._hand(0)
+        if self.hands != ("builtin",) and not (len(self.hands) == 2 and self.hands[0] == "makehuman"):
+            raise UserError(f"hands {' '.join(self.hands)}: expected builtin, or makehuman FOLDER")
+        for number in (0, 1):
+            self._hand(number)
+        self._recorded()
 
     def described(self) -> dict:
         """Return what the index file says: all that the frames depend on."""
         return {
             "format": FORMAT, "kind": "hands", "file_format": self.file_format, "images": self.images,
-            "shard_size": self.shard_size, "seed": self.seed, "hands": list(self.hands),
+            "shard_size": self.shard_size, "seed": self.seed, "hands": list(self.hands), "labels": self.labels,
             "recipe": json.loads(json.dumps(dataclasses.asdict(self.recipe))),
         }  # fmt: skip
 
     def _hand(self, number: int) -> HandShape:
         return _hand(self.hands, self.recipe.split, number)
+
+    def _recorded(self) -> np.ndarray | None:
+        return None if self.labels is None else recorded_angles(self.labels, self.recipe.split)
 
     def sample(self, number: int) -> HandFrame:
         """Make one frame; everything random comes from the seed and its number."""
@@ -78,16 +89,31 @@ class HandJob(ShardPlan):
         if rng.random() >= NOTHING_SHARE:
             which = number // BLOCK * WIDES[kind] + int(rng.integers(WIDES[kind]))
             wide = _wide(kind, self.recipe.split, self.seed, which)
-        return stored(make_frame(rng, self._hand, self.recipe, kind=kind, wide=wide), self.recipe)
+        frame = make_frame(rng, self._hand, self.recipe, kind=kind, wide=wide, recorded=self._recorded())
+        return stored(frame, self.recipe)
 
     def arrays(self, shard: int) -> dict[str, np.ndarray]:
         """Make the arrays of one shard."""
         return pack([self.sample(number) for number in self.numbers(shard)], self.recipe)
 
 
-@lru_cache(maxsize=2048)
+#: People of MakeHuman's mesh whose hands are taken; each hand's size is then varied as the built-in one's.
+MAKEHUMAN_PEOPLE = 400
+
+
+@lru_cache(maxsize=256)
 def _hand(source: tuple[str, ...], split: str, number: int) -> HandShape:
-    return resized(builtin_hand(), np.random.default_rng((_HANDS, _SPLITS[split], number)))
+    """Return a hand; even numbers are MakeHuman's where there are such."""
+    rng = np.random.default_rng((_HANDS, _SPLITS[split], number))
+    if source[0] == "makehuman" and number % 2 == 0:
+        return resized(_person_hand(source[1], split, number // 2 % MAKEHUMAN_PEOPLE), rng, size=0.6)
+    return resized(builtin_hand(), rng)
+
+
+@lru_cache(maxsize=MAKEHUMAN_PEOPLE)
+def _person_hand(folder: str, split: str, person: int) -> HandShape:
+    rng = np.random.default_rng((_HANDS, _SPLITS[split], 1, person))
+    return makehuman_hand(MakeHumanPeople(folder).left_arm(rng))
 
 
 @lru_cache(maxsize=6)

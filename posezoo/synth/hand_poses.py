@@ -10,11 +10,12 @@ wide a pinch is open), beside noise on every angle. A band of it, `HELD_BAND`, a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from posezoo.synth.hand_shape import ANGLE, ANGLES, FLAT, HIGHEST, LOWEST, HandShape
+from posezoo.synth.hand_shape import ANGLE, ANGLES, FLAT, HIGHEST, LOWEST, HandShape, bone_frames, builtin_hand
 from posezoo.synth.rig import FINGERS
 
 #: Classes of poses, in the order of their numbers.
@@ -192,25 +193,62 @@ def template(rng: np.random.Generator, name: str, shape: HandShape, *, split: Sp
 
 
 def other(rng: np.random.Generator, *, split: Split = "all", recorded: np.ndarray | None = None) -> np.ndarray:
-    """Return angles `(21,)` of a pose of none of the named classes.
+    """Return angles `(21,)` of a pose that is near none of the named classes.
 
     Args:
         rng: Source of every random number.
         split: See `random_pose`.
         recorded: `(N, 21)` angles of real hands; half of the poses come from them.
     """
-    if recorded is not None and rng.random() < 0.5:
-        angles = recorded[int(rng.integers(len(recorded)))] + rng.normal(0, 3, len(ANGLES))
-        return np.clip(angles, LOWEST, HIGHEST)
-    draft = _Draft(rng, float(rng.random()))
-    kind = rng.random()
-    if kind < 0.35:
-        _relaxed(draft)
-    elif kind < 0.7:
-        _combination(draft, split)
-    else:
-        _anything(draft)
-    return np.clip(draft.angles, LOWEST, HIGHEST)
+    angles = FLAT
+    for _ in range(8):
+        if recorded is not None and rng.random() < 0.5:
+            angles = recorded[int(rng.integers(len(recorded)))] + rng.normal(0, 3, len(ANGLES))
+        else:
+            draft = _Draft(rng, float(rng.random()))
+            kind = rng.random()
+            if kind < 0.35:
+                _relaxed(draft)
+            elif kind < 0.7:
+                _combination(draft, split)
+            else:
+                _anything(draft)
+            angles = draft.angles
+        angles = np.clip(angles, LOWEST, HIGHEST)
+        if nearest_class(angles[None])[1][0] > OTHER_FROM_M:
+            break
+    return angles
+
+
+#: Poses whose landmarks are nearer than this, on average, to an example of a class are not called "other".
+OTHER_FROM_M = 0.009
+
+
+@lru_cache(maxsize=1)
+def _examples() -> tuple[np.ndarray, np.ndarray]:
+    """Return landmarks of examples of the eight named classes `(N, 60)` and their classes `(N,)`."""
+    hand, rng = builtin_hand(), np.random.default_rng(0)
+    rows = [(template(rng, name, hand), k) for k, name in enumerate(TEMPLATES) for _ in range(40)]
+    marks = hand.landmarks_of(np.array([angles for angles, _ in rows]))
+    numbers = np.array([POSES.index(name) for name in TEMPLATES])
+    return marks[:, 1:].reshape(len(rows), -1), numbers[[k for _, k in rows]]
+
+
+def nearest_class(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the named class to which poses are nearest, and how near.
+
+    Args:
+        angles: `(N, 21)` degrees.
+
+    Returns:
+        Indices into `POSES` `(N,)` and the mean distance `(N,)` in metres between the landmarks of the built-in hand
+        in the pose and in the nearest of 40 examples of the class.
+    """
+    known, classes = _examples()
+    marks = builtin_hand().landmarks_of(angles)[:, 1:].reshape(len(angles), -1)
+    away = np.sqrt(((marks[:, None] - known).reshape(len(angles), len(known), 20, 3) ** 2).sum(-1)).mean(-1)
+    best = away.argmin(axis=1)
+    return classes[best], away[np.arange(len(angles)), best]
 
 
 def random_pose(
@@ -270,8 +308,6 @@ def touch(shape: HandShape, angles: np.ndarray, gap: float, *, steps: int = 4) -
         gap: Metres between the skins; a little below 0 presses.
         steps: Of the damped least squares.
     """
-    from posezoo.synth.hand_shape import bone_frames
-
     angles = np.array(angles, float)
     start = angles[_SOLVED]
     apart = gap + 1.15 * (shape.radii[4] + shape.radii[8])

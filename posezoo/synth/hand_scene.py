@@ -6,8 +6,10 @@ Facing: before a person whose palms are mostly towards it. Camera space as every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -28,7 +30,7 @@ HandSource = Callable[[int], HandShape]
 Kind = Literal["egocentric", "facing"]
 
 ORIENTATIONS = 8
-_MIRROR = np.array([-1.0, 1, 1])
+_MIRROR, _PLAIN = np.array([-1.0, 1, 1]), np.ones(3)
 #: A keypoint is seen while the surface before it is no farther than this, metres along the optical axis; the wrist is
 #: thicker.
 SEEN_WITHIN_M, WRIST_WITHIN_M = 0.024, 0.032
@@ -60,15 +62,44 @@ class HandRecipe:
     split: Split = "all"
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One arm before the camera, in camera space.
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """A left hand in a pose, or a right one in a mirror.
 
     Attributes:
         side: `LEFT` or `RIGHT`.
         shape: The hand, always a left one.
         angles: `(21,)` degrees.
         pose: Index into `POSES`.
+    """
+
+    side: int
+    shape: HandShape
+    angles: np.ndarray
+    pose: int
+
+    @cached_property
+    def landmarks(self) -> np.ndarray:
+        """`(21, 3)` in the axes of the left hand."""
+        return self.shape.landmarks_of(self.angles)
+
+    @property
+    def mirror(self) -> np.ndarray:
+        """`(3,)` factors that make camera space of a right hand that of a left one."""
+        return _MIRROR if self.side == RIGHT else _PLAIN
+
+    @cached_property
+    def middle(self) -> np.ndarray:
+        """`(3,)` about the middle of the palm, in the axes of the left hand."""
+        return 0.62 * self.shape.landmarks[9]
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One arm before the camera, in camera space.
+
+    Attributes:
+        hand: In its pose.
         rotation: `(3, 3)` from the axes of the left hand to camera space; a right hand's mirrored camera space.
         wrist: `(3,)` metres in camera space.
         forearm: `(3, 3)` rotation of the forearm's hand end relative to the hand.
@@ -77,10 +108,7 @@ class Arm:
         shoulder: `(3,)` in camera space.
     """
 
-    side: int
-    shape: HandShape
-    angles: np.ndarray
-    pose: int
+    hand: Hand
     rotation: np.ndarray
     wrist: np.ndarray
     forearm: np.ndarray
@@ -90,37 +118,49 @@ class Arm:
 
     def placed(self, points: np.ndarray) -> np.ndarray:
         """Map points `(..., 3)` of the left hand's axes to camera space."""
-        mirror = _MIRROR if self.side == RIGHT else np.ones(3)
-        return (points @ (self.rotation.T * mirror) + self.wrist).astype(np.float32)
+        return points @ (self.rotation.T * self.hand.mirror) + self.wrist
 
-    @property
+    @cached_property
     def landmarks(self) -> np.ndarray:
         """`(21, 3)` in camera space."""
-        return self.placed(self.shape.landmarks_of(self.angles))
+        return self.placed(self.hand.landmarks)
 
 
 # ------------------------------------------------------------------------------------------------- arms
 
 
-def place_arm(
-    rng: np.random.Generator,
-    side: int,
-    shape: HandShape,
-    angles: np.ndarray,
-    pose: int,
-    person: Person,
-    palm: np.ndarray,
-    *,
-    kind: Kind,
-) -> Arm | None:
+def _about(axis: int, angle: float) -> np.ndarray:
+    """Return the rotation `(3, 3)` about a coordinate axis by radians."""
+    sin, cos = math.sin(angle), math.cos(angle)
+    out = np.eye(3)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    out[i, i] = out[j, j] = cos
+    out[i, j], out[j, i] = -sin, sin
+    return out
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the cross product of two vectors `(3,)`; NumPy's takes ten times as long."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(math.sqrt(float(vector @ vector)), 1e-9)
+
+
+def _bent_wrist(rng: np.random.Generator, flex: float, spread: float) -> np.ndarray:
+    """Return a random rotation of a hand relative to its forearm, bent by about `flex` degrees."""
+    flex = math.radians(min(max(rng.normal(flex, spread), -65), 65))
+    tilt = math.radians(min(max(rng.normal(-2, 10), -28), 20))
+    return _about(1, -tilt) @ _about(2, -flex)
+
+
+def place_arm(rng: np.random.Generator, hand: Hand, person: Person, palm: np.ndarray, *, kind: Kind) -> Arm | None:
     """Bring a hand to a place in front of the camera by an arm that can reach there.
 
     Args:
         rng: Source of every random number.
-        side: `LEFT` or `RIGHT`.
-        shape: The hand.
-        angles: `(21,)` its pose.
-        pose: The pose's class.
+        hand: In its pose.
         person: Whose arm it is.
         palm: `(3,)` where the middle of the palm comes.
         kind: Of the camera; palms face one before the person more often.
@@ -128,77 +168,73 @@ def place_arm(
     Returns:
         The arm, or None where it does not reach.
     """
-    mirror = _MIRROR if side == RIGHT else np.ones(3)
-    up, across = person.up * mirror, person.right * mirror * (-1 if side == RIGHT else 1)
-    shoulder, target = person.shoulders[side - 1] * mirror, palm * mirror
-    lower = float(np.linalg.norm(shape.elbow))
+    mirror = hand.mirror
+    up, outward = person.up * mirror, person.right * mirror * (-1 if hand.side == LEFT else 1)
+    shoulder, target = person.shoulders[hand.side - 1] * mirror, palm * mirror
+    lower = float(np.linalg.norm(hand.shape.elbow))
     upper = lower * rng.uniform(1.08, 1.2)
     best, best_rank = None, -np.inf
     for _ in range(5 if kind == "facing" and rng.random() < 0.6 else 1):
-        wrist = target
-        swivel = np.radians(rng.normal(25, 25))
-        pronate = np.radians(np.clip(rng.normal(25, 45), -85, 85))
-        flex = np.radians(np.clip(rng.normal(-12, 24), -65, 65))
-        tilt = np.radians(np.clip(rng.normal(-2, 10), -28, 20))
-        for _ in range(3):
-            bent = _elbow(shoulder, wrist, upper, lower, -up * np.cos(swivel) - across * np.sin(swivel))
-            if bent is None:
+        swivel = math.radians(rng.normal(25, 25))
+        towards = outward * math.sin(swivel) - up * math.cos(swivel)
+        pronate = math.radians(min(max(rng.normal(25, 45), -85), 85))
+        relative = _about(0, pronate) @ _bent_wrist(rng, -12, 24)
+        wrist, elbow = target, None
+        for _ in range(3):  # where the wrist is depends on how the hand is turned, and that on the elbow
+            elbow = _elbow(shoulder, wrist, upper, lower, towards)
+            if elbow is None:
                 break
-            along = (wrist - bent) / lower
-            before = shoulder - bent
-            thumb = before - along * (along @ before)
-            thumb = thumb / max(np.linalg.norm(thumb), 1e-9)
-            straight = np.stack([along, np.cross(thumb, along), thumb], axis=1)
-            fore = straight @ rotations(np.array([pronate, 0, 0]))
-            hand = fore @ rotations(np.array([0, -tilt, 0])) @ rotations(np.array([0, 0, -flex]))
-            wrist = target - hand @ (0.62 * shape.landmarks[9])
-        if bent is None:
+            along = (wrist - elbow) / lower
+            thumb = shoulder - elbow
+            thumb = _unit(thumb - along * (along @ thumb))
+            straight = np.stack([along, _cross(thumb, along), thumb], axis=1)
+            rotation = straight @ relative
+            wrist = target - rotation @ hand.middle
+        if elbow is None:
             continue
-        rank = hand[2, 1]  # the palm looks along -y of the hand, the camera is at smaller z
+        rank = rotation[2, 1]  # the palm looks along -y of the hand, the camera is at smaller z
         if rank > best_rank:
             best_rank = rank
-            best = Arm(
-                side, shape, angles, pose, hand, wrist * mirror, hand.T @ fore, 0.8 * float(np.radians(35) - pronate),
-                bent * mirror, shoulder * mirror,
-            )  # fmt: skip
+            forearm = rotation.T @ straight @ _about(0, pronate)
+            best = Arm(hand, rotation, wrist * mirror, forearm, 0.8 * (math.radians(35) - pronate), elbow * mirror,
+                       shoulder * mirror)  # fmt: skip
     return best
 
 
-def place_free(
-    rng: np.random.Generator, side: int, shape: HandShape, angles: np.ndarray, pose: int, palm: np.ndarray
-) -> Arm:
+def place_free(rng: np.random.Generator, hand: Hand, palm: np.ndarray) -> Arm:
     """Bring a hand to a place, turned in any way, with whatever arm that takes."""
-    mirror = _MIRROR if side == RIGHT else np.ones(3)
-    axis = rng.normal(size=4)
-    w, x, y, z = axis / np.linalg.norm(axis)
-    hand = np.array([
+    mirror = hand.mirror
+    rotation = rotation_of(rng.normal(size=4))
+    if rotation[2, 0] < -0.5:  # the forearm would stand between hand and camera: turn it round
+        rotation = np.diag([1, -1, -1.0]) @ rotation
+    relative = _bent_wrist(rng, 0, 20).T
+    wrist = palm * mirror - rotation @ hand.middle
+    fore = rotation @ relative
+    elbow = wrist + fore @ hand.shape.elbow
+    shoulder = elbow + fore @ np.array([-0.21, 0, 0.21])
+    return Arm(hand, rotation, wrist * mirror, relative, float(rng.normal(0, 0.5)), elbow * mirror, shoulder * mirror)
+
+
+def rotation_of(quaternion: np.ndarray) -> np.ndarray:
+    """Return the rotation `(3, 3)` of a quaternion `(4,)` w, x, y, z of any length."""
+    w, x, y, z = quaternion / np.linalg.norm(quaternion)
+    return np.array([
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ])  # fmt: skip
-    if hand[2, 0] < -0.5:  # an arm does not come from behind the hand towards the camera's back: turn it round
-        hand = np.diag([1, -1, -1.0]) @ hand
-    flex, tilt = np.radians(np.clip(rng.normal(0, 20), -60, 60)), np.radians(np.clip(rng.normal(0, 9), -25, 20))
-    relative = (rotations(np.array([0, -tilt, 0])) @ rotations(np.array([0, 0, -flex]))).T
-    wrist = palm * mirror - hand @ (0.62 * shape.landmarks[9])
-    fore = hand @ relative
-    elbow = wrist + fore @ shape.elbow
-    shoulder = elbow + 0.3 * fore @ np.array([-0.7, 0, 0.7])
-    return Arm(side, shape, angles, pose, hand, wrist * mirror, relative, float(rng.normal(0, 0.5)), elbow * mirror,
-               shoulder * mirror)  # fmt: skip
 
 
 def _elbow(shoulder, wrist, upper: float, lower: float, towards: np.ndarray) -> np.ndarray | None:
     """Return where the elbow of an arm is, bent `towards` a direction; None where the arm is too short or too long."""
     reach = wrist - shoulder
-    far = float(np.linalg.norm(reach))
+    far = math.sqrt(float(reach @ reach))
     if not abs(upper - lower) + 0.05 < far < 0.995 * (upper + lower):
         return None
     along = reach / far
     at = (upper**2 - lower**2 + far**2) / (2 * far)
     aside = towards - along * (along @ towards)
-    aside = aside / max(float(np.linalg.norm(aside)), 1e-9)
-    return shoulder + along * at + aside * np.sqrt(max(upper**2 - at**2, 0.0))
+    return shoulder + along * at + _unit(aside) * math.sqrt(max(upper**2 - at**2, 0.0))
 
 
 def orientation(arm: Arm) -> int:
@@ -210,11 +246,10 @@ def orientation(arm: Arm) -> int:
     finger's knuckle; the direction to the camera is taken at that knuckle.)
     """
     wrist, middle, index, little = (arm.landmarks[k] for k in (0, 9, 5, 17))
-    along = (middle - wrist) / np.linalg.norm(middle - wrist)
-    palm = np.cross(along, index - little) * (1 if arm.side == LEFT else -1)
-    towards = -middle
-    return int(np.rint(np.arctan2(along @ np.cross(towards, palm), towards @ palm - (along @ towards) * (along @ palm))
-                       / (2 * np.pi / ORIENTATIONS))) % ORIENTATIONS  # fmt: skip
+    along, towards = _unit(middle - wrist), -middle
+    palm = _cross(along, index - little) * (1 if arm.hand.side == LEFT else -1)
+    angle = math.atan2(along @ _cross(towards, palm), towards @ palm - (along @ towards) * (along @ palm))
+    return round(angle / (2 * math.pi / ORIENTATIONS)) % ORIENTATIONS
 
 
 # ---------------------------------------------------------------------------------------------- surfaces
@@ -241,12 +276,14 @@ class _Things:
 
 def _add_arm(rng: np.random.Generator, things: _Things, arm: Arm, skin: float, cloth: float, sleeve: str) -> None:
     """Add hand, forearm, upper arm and sleeve."""
-    shape = arm.shape
-    vertices, _ = shape.posed(arm.angles, wrist=arm.forearm, twist=arm.twist)
-    inner = np.where(shape.palmar, 1.06, 0.98)
-    speckle = 1 + 0.02 * rng.standard_normal(len(shape.faces))
-    tags = np.where(shape.parts > 0, 16 * arm.side + shape.parts, 0)
-    things.add(arm.placed(vertices), shape.faces, skin * inner * speckle, tags)
+    shape = arm.hand.shape
+    vertices, _ = shape.posed(arm.hand.angles, wrist=arm.forearm, twist=arm.twist)
+    vertices = arm.placed(vertices).astype(np.float32)
+    front = _facing_camera(vertices, shape.faces, outward=1 if arm.hand.side == LEFT else -1)
+    reflectance = np.where(shape.palmar, np.float32(1.06 * skin), np.float32(0.98 * skin))
+    speckle = 1 + np.float32(0.02) * rng.standard_normal(len(shape.faces), np.float32)
+    tags = np.where(shape.parts > 0, 16 * arm.hand.side + shape.parts, 0).astype(np.uint8)
+    things.add(vertices, shape.faces[front], (reflectance * speckle)[front], tags[front])
     # Along the forearm from the wrist (0) to the elbow (1).
     long, radius = float(np.linalg.norm(shape.elbow)), shape.forearm_radius
     axis = arm.forearm @ shape.elbow
@@ -262,13 +299,40 @@ def _add_arm(rng: np.random.Generator, things: _Things, arm: Arm, skin: float, c
         at = np.array([start, start, start + broad, start + broad])
         wide = np.interp(at, *radius) * 1.02 + np.array([0, 0.004, 0.004, 0])
         _tube(things, arm, axis, at, wide, float(rng.uniform(0.1, 0.9)))
-    upper = arm.shoulder - arm.elbow
-    girth = float(np.interp(1.0, *radius)) * np.array([0.9, 1.0, 1.15, 1.25, 1.2])
     dressed = sleeve == "long" or rng.random() < 0.5
-    extra = 0.012 if dressed else 0.0
-    rings = arm.elbow + np.linspace(-0.06, 1.0, 5)[:, None] * upper
-    vertices, faces = _lofted(rings, upper, girth + extra)
-    things.add(vertices, faces, cloth if dressed else skin)
+    thick = float(np.interp(1.0, *radius)) + (0.012 if dressed else 0.0)
+    _add_limb(things, arm.elbow, arm.shoulder, thick, cloth if dressed else skin)
+
+
+def _add_limb(things: _Things, start: np.ndarray, end: np.ndarray, thick: float, albedo: float) -> None:
+    """Add a tube from an elbow to a shoulder, round at the shoulder."""
+    along = end - start
+    at = np.array([-0.06, 0.25, 0.5, 0.8, 1.0, 1.12, 1.2])
+    girth = thick * np.array([0.9, 1.0, 1.12, 1.25, 1.3, 1.0, 0.3])
+    vertices, faces = _lofted(start + at[:, None] * along, along, girth)
+    things.add(vertices, faces, albedo)
+
+
+def _add_arm_behind(rng: np.random.Generator, things: _Things, person: Person, side: int, albedo: float) -> None:
+    """Add the arm that a person before the camera holds behind the back."""
+    shoulder, aside = person.shoulders[side - 1], person.right * (-1 if side == LEFT else 1)
+    back = _cross(person.right, person.up) * -1
+    elbow = shoulder - person.up * 0.27 + aside * rng.uniform(0.0, 0.08) + back * rng.uniform(0.0, 0.1)
+    wrist = elbow + back * 0.12 - aside * 0.2 + person.up * rng.uniform(-0.1, 0.05)
+    _add_limb(things, elbow, shoulder, 0.045, albedo)
+    _add_limb(things, wrist, elbow, 0.035, albedo)
+
+
+def _facing_camera(vertices: np.ndarray, faces: np.ndarray, *, outward: int) -> np.ndarray:
+    """Return the numbers of a closed surface's faces that a camera can see; half of the rasteriser's work."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    b, c = b - a, c - a
+    volume = (
+        a[:, 0] * (b[:, 1] * c[:, 2] - b[:, 2] * c[:, 1])
+        + a[:, 1] * (b[:, 2] * c[:, 0] - b[:, 0] * c[:, 2])
+        + a[:, 2] * (b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0])
+    )
+    return np.flatnonzero(volume * outward < 0)
 
 
 def _tube(things: _Things, arm: Arm, axis: np.ndarray, at: np.ndarray, wide: np.ndarray, albedo: float) -> None:
@@ -323,15 +387,15 @@ def _albedo(rng: np.random.Generator) -> float:
 
 def _held_thing(rng: np.random.Generator, things: _Things, arm: Arm) -> None:
     """Put something into a hand: a bar or cup in bent fingers, a pen in a pinch, a slab on an open palm."""
-    marks = arm.shape.landmarks_of(arm.angles)
-    name = POSES[arm.pose]
-    thick = float(arm.shape.radii[6])
+    marks = arm.hand.landmarks
+    name = POSES[arm.hand.pose]
+    thick = float(arm.hand.shape.radii[6])
     if name in ("pinch", "ok"):
         middle = (marks[4] + marks[8]) / 2
         axis = rng.normal(size=3) + (0, 0, 0.6)
         size = np.array([rng.uniform(0.005, 0.012), rng.uniform(0.06, 0.16), 0])
     elif name == "open_hand":
-        middle = marks[9] * 0.8 + np.array([0.01, -(thick + arm.shape.radii[9] + 0.006), 0])
+        middle = marks[9] * 0.8 + np.array([0.01, -(thick + arm.hand.shape.radii[9] + 0.006), 0])
         size = np.array([rng.uniform(0.06, 0.16), rng.uniform(0.006, 0.012), rng.uniform(0.05, 0.09)])
         things.add(arm.placed((BOX * size) @ rotations(rng.normal(0, (0.1, 0.4, 0.1))).T + middle), BOX_FACES,
                    _albedo(rng))  # fmt: skip
@@ -387,13 +451,13 @@ def compose(
     arms: list[Arm] = []
     for side in sides:
         shape = hands(number)
-        angles, pose = random_pose(rng, shape, split=recipe.split, recorded=recorded)
-        for _ in range(12):
+        hand = Hand(side, shape, *random_pose(rng, shape, split=recipe.split, recorded=recorded))
+        for attempt in range(16):
             palm = _target(rng, intrinsics, side, kind, arms[0] if near and arms else None, person)
-            if loose:
-                arm: Arm | None = place_free(rng, side, shape, angles, pose, palm)
+            if loose or attempt > 11:
+                arm: Arm | None = place_free(rng, hand, palm)
             else:
-                arm = place_arm(rng, side, shape, angles, pose, person, palm, kind=kind)
+                arm = place_arm(rng, hand, person, palm, kind=kind)
             if arm is not None and arm.landmarks[:, 2].min() > 0.12 and not (arms and _through(arms[0], arm)):
                 arms.append(arm)
                 break
@@ -407,8 +471,8 @@ def _target(rng, intrinsics: Intrinsics, side: int, kind: Kind, other: Arm | Non
     if kind == "egocentric":
         depth = 0.2 + 0.5 * rng.beta(1.8, 2.0)
     else:
-        farthest = min(0.9, float(person.shoulders[:, 2].mean()) - 0.12)
-        depth = rng.uniform(0.25, max(farthest, 0.3))
+        farthest = min(0.75, float(person.shoulders[:, 2].mean()) - 0.1)
+        depth = rng.uniform(0.2, max(farthest, 0.3))
     # Left hands more to the left of a wearer's view, and to the right of a camera before the person.
     lean = 0.12 * (-1 if (side == LEFT) == (kind == "egocentric") else 1)
     x = np.clip(rng.normal(0.5 + lean, 0.2), 0.08, 0.92) * intrinsics.width
@@ -419,7 +483,7 @@ def _target(rng, intrinsics: Intrinsics, side: int, kind: Kind, other: Arm | Non
 def _through(one: Arm, other: Arm) -> bool:
     """Say whether two hands pass through each other."""
     apart = np.linalg.norm(one.landmarks[:, None] - other.landmarks[None], axis=-1)
-    return bool(np.any(apart < 0.9 * (one.shape.radii[:, None] + other.shape.radii[None])))
+    return bool(np.any(apart < 0.9 * (one.hand.shape.radii[:, None] + other.hand.shape.radii[None])))
 
 
 def _nobody(rng: np.random.Generator, kind: Kind) -> Person:
@@ -465,6 +529,9 @@ def make_frame(
         _add_arm(rng, things, arm, skin, person.cloth, sleeve)
         if rng.random() < 0.12:
             _held_thing(rng, things, arm)
+    if kind == "facing" and wide is not None:
+        for side in {LEFT, RIGHT} - {arm.hand.side for arm in arms}:
+            _add_arm_behind(rng, things, person, side, person.cloth)
     for _ in range(int(rng.choice(4, p=(0.5, 0.25, 0.15, 0.1)))):
         depth = rng.uniform(0.25, 1.0)
         pixel = rng.uniform(0, 1, 2) * (intrinsics.width, intrinsics.height)
@@ -525,8 +592,8 @@ def _labelled(arms, exact, tags, intrinsics: Intrinsics, depth_mm, light) -> Han
     points, points_mm = np.zeros((2, k, 3), np.float32), np.full((2, k, 3), np.nan, np.float32)
     present, turned, posed = np.zeros(2, bool), np.full(2, -1, np.int8), np.full(2, -1, np.int8)
     for arm in arms:
-        hand = arm.side - 1
-        if (side_of == arm.side).sum() < LEAST_PIXELS * tags.size / (224 * 168):
+        side, hand = arm.hand.side, arm.hand.side - 1
+        if (side_of == side).sum() < LEAST_PIXELS * tags.size / (224 * 168):
             continue
         present[hand] = True
         marks = arm.landmarks[KEYPOINTS]
@@ -534,13 +601,13 @@ def _labelled(arms, exact, tags, intrinsics: Intrinsics, depth_mm, light) -> Han
         inside = intrinsics.contains(pixels)
         column, row = np.rint(np.where(inside[:, None], pixels, 0)).astype(int).T
         tag = tags[row, column]
-        own = (tag >> 4 == arm.side) & _OWN[np.arange(k), tag & 15]
+        own = (tag >> 4 == side) & _OWN[np.arange(k), tag & 15]
         limit = np.where(KEYPOINTS == 0, WRIST_WITHIN_M, SEEN_WITHIN_M)
         seen = inside & own & (np.abs(marks[:, 2] - exact[row, column]) <= limit)
         points[hand] = np.concatenate([pixels, np.where(seen, SEEN, HIDDEN)[:, None]], axis=1)
         points_mm[hand] = marks * 1000
         if inside.sum() >= LEAST_KEYPOINTS:
-            turned[hand], posed[hand] = orientation(arm), arm.pose
+            turned[hand], posed[hand] = orientation(arm), arm.hand.pose
     points[~present, :, 2] = UNKNOWN
     segmentation = np.where(tags > 0, side_of, BACKGROUND).astype(np.uint8)
     return HandFrame(

@@ -17,7 +17,8 @@ from scipy import sparse
 
 from posezoo.skeletons import HAND_AUXILIARY, HAND_PRIMARY
 from posezoo.synth.anatomy import Sculpture, blended_bones, neighbours, onto_surface, surface_distance, surface_of_grid
-from posezoo.synth.rig import FINGERS, rotations, skinned
+from posezoo.synth.makehuman import LeftArm
+from posezoo.synth.rig import FINGERS, rotation_between, rotations, skinned
 
 #: Landmarks of a hand: the wrist, then four along each finger from the knuckle (of the thumb: its root) to the tip.
 LANDMARKS = ("wrist", *(f"{finger}{k}" for finger in FINGERS for k in (1, 2, 3, 4)))
@@ -43,6 +44,9 @@ KEYPOINTS = np.array([_OF_SKELETON[name] for name in HAND_PRIMARY + HAND_AUXILIA
 
 #: Parts of the surface; a keypoint is seen where the part that it lies in is seen.
 PARTS = ("forearm", "palm", *FINGERS)
+
+#: The wrist and a little more belong to the hand: from here on, along the forearm.
+WRIST_X_M = -0.012
 
 #: Angles of a pose in degrees with what people reach. `out` opens the thumb in the palm's plane, `fore` brings it
 #: before the palm, `roll` turns its nail from the hand's back (0) past the thumb's side (90). `spread` is towards
@@ -94,21 +98,22 @@ def bone_frames(angles: np.ndarray) -> np.ndarray:
         the negative of the last one.
     """
     angles = np.asarray(angles, float)
-    out, fore, roll, mcp, ip = np.moveaxis(angles[..., :5], -1, 0)
-    a, b, g = np.radians(out), np.radians(fore), np.radians(roll)
-    zero = np.zeros_like(a)
-    along = np.stack([np.cos(b) * np.cos(a), -np.sin(b), np.cos(b) * np.sin(a)], -1)
-    aside = np.stack([-np.sin(a), zero, np.cos(a)], -1)
-    above = np.cross(aside, along)
-    nail = np.cos(g)[..., None] * above + np.sin(g)[..., None] * aside
-    first = np.stack([along, nail, np.cross(along, nail)], -1)
-    second = first @ _turn(2, -mcp)
-    thumb = np.stack([first, second, second @ _turn(2, -ip)], -3)
+    # All bones of a finger bend about one axis: each is the first one's frame turned by the sum of the bends so far.
+    start = np.empty((*angles.shape[:-1], 5, 1, 3, 3))
+    (sa, sb, sg), (ca, cb, cg) = (np.moveaxis(f(np.radians(angles[..., :3])), -1, 0) for f in (np.sin, np.cos))
+    zero = np.zeros_like(sa)
+    along = np.stack([cb * ca, -sb, cb * sa], -1)
+    aside, above = np.stack([-sa, zero, ca], -1), np.stack([sb * ca, cb, sb * sa], -1)
+    start[..., 0, 0, :, 0] = along
+    start[..., 0, 0, :, 1] = cg[..., None] * above + sg[..., None] * aside
+    start[..., 0, 0, :, 2] = cg[..., None] * aside - sg[..., None] * above
     fingers = angles[..., 5:].reshape(*angles.shape[:-1], 4, 4)
-    first = _turn(1, -fingers[..., 1]) @ _FINGER_BASE @ _turn(2, -fingers[..., 0])
-    second = first @ _turn(2, -fingers[..., 2])
-    rest = np.stack([first, second, second @ _turn(2, -fingers[..., 3])], -3)
-    return np.concatenate([thumb, rest.reshape(*angles.shape[:-1], 12, 3, 3)], -3)
+    start[..., 1:, 0, :, :] = _turn(1, -fingers[..., 1]) @ _FINGER_BASE
+    bends = np.zeros((*angles.shape[:-1], 5, 3))
+    bends[..., 0, 1:] = angles[..., 3:5]
+    bends[..., 1:, :] = fingers[..., [0, 2, 3]]
+    frames = start @ _turn(2, -np.cumsum(bends, axis=-1))
+    return frames.reshape(*angles.shape[:-1], 15, 3, 3)
 
 
 _FLAT_FRAMES = bone_frames(FLAT)
@@ -307,7 +312,7 @@ def _sculpted() -> tuple[Sculpture, dict[str, np.ndarray]]:
 
 
 #: Distance between the built-in hand's vertices, metres, and how much coarser they are along the forearm.
-_STEP_M, _FOREARM_FACTOR = 0.0058, 8.0
+_STEP_M, _FOREARM_FACTOR = 0.0062, 8.0
 
 
 def _real_place(stretched: np.ndarray) -> np.ndarray:
@@ -341,11 +346,62 @@ def builtin_hand() -> HandShape:
     for _ in range(2):
         weights = 0.6 * weights + 0.4 * (average @ weights)
     points = points - _AWAY
-    # The wrist and a little more belong to the hand.
-    parts[(points[:, 0] > -0.012) & (parts == 0)] = 1
-    parts[(points[:, 0] <= -0.012) & (parts == 1)] = 0
+    parts[(points[:, 0] > WRIST_X_M) & (parts == 0)] = 1
+    parts[(points[:, 0] <= WRIST_X_M) & (parts == 1)] = 0
     landmarks = np.stack([marks[name] for name in LANDMARKS])
     return _flattened(points, faces, weights, np.sort(parts[faces], axis=1)[:, 1], landmarks, marks["elbow"])
+
+
+def makehuman_hand(arm: LeftArm) -> HandShape:
+    """Return the hand of a person of MakeHuman's mesh."""
+    wrist, knuckles = arm.heads[2], arm.heads[[6, 9, 12, 15]]
+    along = knuckles[1] - wrist
+    along /= np.linalg.norm(along)
+    across = knuckles[0] - knuckles[3]
+    across -= along * (across @ along)
+    across /= np.linalg.norm(across)
+    axes = np.stack([along, np.cross(across, along), across])
+    points, heads, tips = ((p - wrist) @ axes.T for p in (arm.vertices, arm.heads, arm.tips))
+    # The forearm is to lie along -x.
+    turn = rotation_between(-heads[0], np.array([1.0, 0, 0]))
+    straight = (points @ turn.T) * np.array([1, 1, 1])
+    bent = arm.weights[:, :2].sum(1)[:, None]
+    points = (1 - bent) * points + bent * straight
+    elbow = np.array([-np.linalg.norm(heads[0]), 0, 0])
+    fingers = np.concatenate([heads[3:].reshape(5, 3, 3), tips[:, None]], axis=1)
+    # Bones end at the skin; the landmark lies as deep as in the built-in hand.
+    last = fingers[:, 3] - fingers[:, 2]
+    fingers[:, 3] -= 0.006 * last / np.linalg.norm(last, axis=1, keepdims=True)
+    strongest = arm.weights.argmax(axis=1)
+    parts = np.where(strongest < 3, np.where(points[:, 0] > WRIST_X_M, 1, 0), 2 + (strongest - 3) // 3)
+    parts[strongest == 3] = 1  # the ball of the thumb
+    fingers = _centred(fingers, points, parts)
+    landmarks = np.concatenate([np.zeros((1, 3)), fingers.reshape(20, 3)])
+    return _flattened(points, arm.faces, arm.weights, np.sort(parts[arm.faces], axis=1)[:, 1], landmarks, elbow)
+
+
+def _centred(fingers: np.ndarray, points: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Move joints that lie below the back of the fingers, as MakeHuman's do, into their middle.
+
+    Args:
+        fingers: `(5, 4, 3)` joints and tips.
+        points: `(V, 3)` the surface.
+        parts: `(V,)`.
+    """
+    frames = _frames_at_rest(np.concatenate([np.zeros((1, 3)), fingers.reshape(20, 3)])).reshape(5, 3, 3, 3)
+    out = fingers.copy()
+    for n in range(5):
+        mine = points[parts == 2 + n]
+        moves = np.zeros(4)
+        for k in (2, 3) if n == 0 else (1, 2, 3):
+            along, back, _ = frames[n, min(k, 2)].T
+            away = mine - fingers[n, k]
+            slice_ = (away @ back)[np.abs(away @ along) < 0.006]
+            moves[k] = (slice_.max() + slice_.min()) / 2 if len(slice_) else moves[k - 1]
+        # Knuckles are in the palm's flesh; they lie as deep as the next joint, and more.
+        moves[:2] = (0, moves[2]) if n == 0 else (1.4 * moves[1], moves[1])
+        out[n] += moves[:, None] * frames[n, [0, 1, 2, 2], :, 1]
+    return out
 
 
 def _flattened(
@@ -417,25 +473,29 @@ def _with_half_bones(weights: np.ndarray) -> sparse.csr_matrix:
 # ------------------------------------------------------------------------------------------- random sizes
 
 
-def resized(shape: HandShape, rng: np.random.Generator) -> HandShape:
+def resized(shape: HandShape, rng: np.random.Generator, *, size: float = 1.0) -> HandShape:
     """Return a hand of another size: bone lengths, thickness of palm and fingers, knuckles, forearm.
 
-    Lengths of bones vary by 6 % (standard deviation) about a common size that varies by 9 %, thickness by 9 %; such
-    hands are 14 to 22 cm long.
+    Lengths of bones vary by 5 % (standard deviation) about a common size that varies by 9 %, thickness by 10 %; hands
+    made of the built-in one are 14 to 22 cm long.
+
+    Args:
+        shape: Of average size, or a person's.
+        rng: Source of every random number.
+        size: Factor on how much the common size and thickness vary.
     """
-    size = float(np.clip(rng.normal(0.95, 0.085), 0.72, 1.18))
-    thick = size * float(np.clip(rng.normal(1.0, 0.10), 0.78, 1.28))
+    common = float(np.clip(1 - 0.05 * size + rng.normal(0, 0.085 * size), 0.72, 1.18))
+    thick = common * float(np.clip(rng.normal(1.0, 0.10 * size), 0.78, 1.28))
     long = float(np.clip(rng.normal(1.0, 0.045), 0.88, 1.12))
     # Along, over the back, across of: forearm halves, palm, finger bones.
     scale = np.ones((len(BONES), 3))
     scale[:2] = (1.0, *(thick * rng.normal(1, 0.05, 2)))
-    palm = size * np.array([rng.normal(1, 0.04), rng.normal(1, 0.08) * thick / size, rng.normal(1, 0.05)])
-    scale[2] = palm
-    fingers = size * long * rng.normal(1, 0.035, (5, 1)) * rng.normal(1, 0.03, (5, 3))
+    scale[2] = common * np.array([rng.normal(1, 0.04), rng.normal(1, 0.08) * thick / common, rng.normal(1, 0.05)])
+    fingers = common * long * rng.normal(1, 0.035, (5, 1)) * rng.normal(1, 0.03, (5, 3))
     girth = thick * rng.normal(1, 0.04, (5, 1)) * rng.normal(1, 0.02, (5, 3))
     scale[3:] = np.stack([fingers, girth, girth * rng.normal(1, 0.02)], -1).reshape(15, 3)
     scale = np.clip(scale, 0.6, 1.5)
-    return scaled(shape, scale, forearm=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.2)) * (0.4 + 0.6 * size))
+    return scaled(shape, scale, forearm=float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.2)) * (0.4 + 0.6 * common))
 
 
 def scaled(shape: HandShape, scale: np.ndarray, *, forearm: float = 1.0) -> HandShape:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -369,6 +370,25 @@ def _graded(value: float) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class LeftArm:
+    """A bare left arm from the elbow on, at rest, metres, in the person's axes.
+
+    Attributes:
+        vertices: `(V, 3)`.
+        faces: `(F, 3)`, open at the elbow.
+        weights: `(V, 18)` over two halves of the forearm, hand, three bones of each finger from the thumb on.
+        heads: `(18, 3)` where these bones begin.
+        tips: `(5, 3)` of the fingers.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    weights: np.ndarray
+    heads: np.ndarray
+    tips: np.ndarray
+
+
+@dataclass(frozen=True)
 class MakeHumanPeople:
     """Random people of MakeHuman's mesh.
 
@@ -385,6 +405,11 @@ class MakeHumanPeople:
 
     def random(self, rng: np.random.Generator) -> Body:
         """Return a random person; the same generator state gives the same person."""
+        return self.person(rng, **self._traits(rng))
+
+    @staticmethod
+    def _traits(rng: np.random.Generator) -> dict[str, Any]:
+        """Draw what `person` takes."""
         female = rng.random() < 0.5
         gender = float(np.clip(rng.normal(0.06, 0.08), 0, 0.3))
         shape = {
@@ -397,7 +422,23 @@ class MakeHumanPeople:
         }
         height = float(np.clip(rng.normal(1.64 if female else 1.77, 0.075), 1.42, 2.02))
         ethnic = rng.dirichlet((0.5, 0.5, 0.5))
-        return self.person(rng, shape=shape, ethnic=ethnic, height_m=height)
+        return {"shape": shape, "ethnic": ethnic, "height_m": height}
+
+    def left_arm(self, rng: np.random.Generator) -> LeftArm:
+        """Return a random person's bare left arm from the elbow on, at rest."""
+        data = _load(Path(self.folder).resolve())
+        traits = self._traits(rng)
+        base = _tall(self.shaped(rng, shape=traits["shape"], ethnic=traits["ethnic"]), data, traits["height_m"])
+        bones = [f"lowerarm0{k}.L" for k in (1, 2)] + ["wrist.L"]
+        bones += [f"finger{n}-{k}.L" for n in _FINGER_NUMBER.values() for k in (1, 2, 3)]
+        columns = [data.joints.index(name) for name in bones]
+        chosen = np.isin(data.strongest, columns)
+        faces = data.skin[chosen[data.skin].all(axis=1)]
+        used, faces = np.unique(faces, return_inverse=True)
+        weights = data.weights[used][:, columns].toarray()
+        heads = np.stack([base[data.ends[name][0]].mean(0) for name in bones])
+        tips = np.stack([base[data.ends[f"finger{n}-3.L"][1]].mean(0) for n in _FINGER_NUMBER.values()])
+        return LeftArm(base[used], faces.reshape(-1, 3), weights / weights.sum(1, keepdims=True), heads, tips)
 
     def shaped(self, rng: np.random.Generator, *, shape: Mapping[str, float], ethnic: np.ndarray) -> np.ndarray:
         """Return the base mesh `(V, 3)` in decimetres, helpers included, after shape targets (see `person`)."""
@@ -450,9 +491,7 @@ class MakeHumanPeople:
         """
         data = _load(Path(self.folder).resolve())
         base = self.shaped(rng, shape=shape, ethnic=ethnic)
-        used = np.unique(data.skin)
-        low, high = base[used, 1].min(), base[used, 1].max()
-        base = (base - (0, low, 0)) * (height_m / (high - low))
+        base = _tall(base, data, height_m)
         heads = {n: base[e[0]].mean(0) for n, e in data.ends.items()}
         tails = {n: base[e[1]].mean(0) for n, e in data.ends.items()}
         rig = _rig(data, heads, tails)
@@ -481,6 +520,13 @@ class MakeHumanPeople:
             girth=girth_of(rig, vertices),
             about={"height_m": height_m, "shape": dict(shape)} | dresser.about,
         )
+
+
+def _tall(base: np.ndarray, data: _Data, height_m: float) -> np.ndarray:
+    """Return a base mesh `(V, 3)` in metres, as tall as given, the soles at 0."""
+    used = np.unique(data.skin)
+    low, high = base[used, 1].min(), base[used, 1].max()
+    return (base - (0, low, 0)) * (height_m / (high - low))
 
 
 def _detail(name: str) -> str:
