@@ -461,8 +461,7 @@ def export_command(arguments: argparse.Namespace) -> int:
         pictures = person_crops(crops, limit=arguments.pictures)
     else:
         found = find_pictures([arguments.calibration])
-        depth = model.card.input.depth
-        pictures = whole_pictures(found, model.card.input.wh, limit=arguments.pictures, depth=depth)
+        pictures = whole_pictures(found, model.card.input, limit=arguments.pictures)
     int8 = arguments.precision == "int8"
     try:
         sidecar = export_tflite(

@@ -185,6 +185,8 @@ HAND_PRIMARY = (*(f"{finger}_tip" for finger in _FINGERS), "index_mcp", "thumb_m
 HAND_AUXILIARY = (
     "thumb_ip", "index_pip", "index_dip", "middle_mcp", "middle_pip", "ring_mcp", "ring_pip", "pinky_mcp", "pinky_pip",
 )  # fmt: skip
+#: Discrete poses of a hand (the eight of the paper's data section and its dummy class).
+HAND_POSES = ("ok", "open_hand", "pinch", "c_pose", "fist", "l_pose", "point", "thumbs_up", "other")
 
 
 def _two_hands(names: tuple[str, ...]) -> tuple[str, ...]:

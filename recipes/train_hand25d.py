@@ -29,9 +29,7 @@ import numpy as np
 
 import posezoo
 from posezoo.cards import read_card
-from posezoo.codecs import make_codec
 from posezoo.codecs.hand import HandCodec
-from posezoo.data.drawn_hands import DrawnHands
 from posezoo.data.hand_frames import HandFrames
 from posezoo.data.hands import HandAugmentation, HandScenes, hand_batch
 from posezoo.evaluation.hands import HandScores, find_hands, score_hands
@@ -42,8 +40,10 @@ from posezoo.inference.poses import Poses
 from posezoo.inference.runners import normalise
 from posezoo.models.hand import BACKBONES, Heads
 from posezoo.skeletons import HAND16
-from posezoo.training.backend import dataset, linear, native, run_recipe, set_precision
+from posezoo.synth.hand_folders import labelled_hands
+from posezoo.training.backend import dataset, linear, native, run_recipe, set_precision, set_threads
 from posezoo.training.config import RunConfig, option, parse
+from posezoo.training.gradnorm import GradNorm
 from posezoo.training.hand import HEADS, WEIGHTS, HandTrainer
 from posezoo.training.run import Checkpoint, Run
 
@@ -76,6 +76,10 @@ class Config(RunConfig):
     seg: float = option(WEIGHTS["seg"], "weight of the segmentation")
     ds: float = option(WEIGHTS["ds"], "weight of deep supervision")
 
+    gradnorm: bool = option(False, "let GradNorm move the tasks' weights (torch or TensorFlow)")
+    gradnorm_alpha: float = option(1.5, "how strongly GradNorm pulls tasks that lag")
+    gradnorm_every: int = option(20, "steps between two moves of GradNorm")
+
     rotation: float = option(HandAugmentation.rotation_deg, "largest rotation in degrees")
     min_scale: float = option(HandAugmentation.scale[0], "smallest magnification")
     max_scale: float = option(HandAugmentation.scale[1], "largest magnification")
@@ -87,13 +91,77 @@ class Config(RunConfig):
     val_frames: int = option(1000, "validation frames; 0 takes all")
     pictures: int = option(6, "validation pictures drawn after every epoch, into the run's folder")
 
+    ablate: bool = option(False, "train the rows of the paper's table 1 one after another, and write the table")
+    ablate_frames: int = option(20_000, "training frames of each row")
+    ablate_epochs: int = option(5, "epochs of each row")
+
+
+#: Rows of the ablation, each with the tasks that it trains: the paper's seven, joined one after another, and last the
+#: whole without the keypoints' own maps at lower resolutions.
+ROWS = {
+    "kp": ("kp",),
+    "kp, ds": ("kp", "ds"),
+    "kp, ds, akp": ("kp", "ds", "akp"),
+    "kp, ds, akp, kphv": ("kp", "ds", "akp", "kphv"),
+    "kp, ds, akp, kphv, cho": ("kp", "ds", "akp", "kphv", "cho"),
+    "kp, ds, akp, kphv, cho, dhp": ("kp", "ds", "akp", "kphv", "cho", "dhp"),
+    "all": tuple(WEIGHTS),
+    "all but ds": tuple(task for task in WEIGHTS if task != "ds"),
+}
+
 
 def main(argv=None) -> Run | None:
+    cfg = parse(Config, argv, description=__doc__)
+    if cfg.ablate:
+        ablate(smoke(cfg) if cfg.smoke else cfg)
+        return None
     return run_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="minus error in pixels")
 
 
+def ablate(cfg: Config) -> dict:
+    """Train every row in a folder of its own, from where it stopped; print and write the table."""
+    set_threads(cfg.threads)
+    rows = []
+    for name, tasks in ROWS.items():
+        weights = {task: getattr(cfg, task) if task in tasks else 0.0 for task in WEIGHTS}
+        folder = cfg.out / "rows" / name.replace(", ", "_").replace(" ", "_")
+        row = replace(cfg, **weights, frames=cfg.ablate_frames, epochs=cfg.ablate_epochs, out=folder)
+        run = Run.start_or_resume(row, folder, resume=cfg.resume)
+        if run.epoch < row.epochs:
+            keras.backend.clear_session()
+            keras.utils.set_random_seed(cfg.seed)
+            train(row, run)
+        best = max(run.history, key=lambda epoch: epoch["val_minus_error"])
+        rows.append({
+            "tasks": name, "error_px": round(-best["val_minus_error"], 3), "pck": round(best["val_pck"], 4),
+            "epoch": int(best["epoch"]) + 1, "minutes": round(sum(e["seconds"] for e in run.history) / 60, 1),
+        })  # fmt: skip
+        record = {
+            "frames": cfg.ablate_frames, "epochs": cfg.ablate_epochs, "input": cfg.input, "backbone": cfg.backbone,
+            "data": cfg.data.name, "val": cfg.val.name, "val_frames": cfg.val_frames, "rows": rows,
+        }  # fmt: skip
+        write_table(cfg.out, record)
+    print(ablation_table(record))
+    return record
+
+
+def ablation_table(record: dict) -> str:
+    """The rows as Markdown."""
+    lines = ["| tasks | error px | PCK@0.1 | best epoch |", "|---|---:|---:|---:|"]
+    lines += [f"| {r['tasks']} | {r['error_px']:.2f} | {r['pck']:.3f} | {r['epoch']} |" for r in record["rows"]]
+    about = f"{record['frames']:,} frames x {record['epochs']} epochs for each row, {record['input']} input."
+    return "\n".join([*lines, "", about])
+
+
+def write_table(folder: Path, record: dict) -> None:
+    """Write `ablation.json` and `ablation.md`, of the rows that are done."""
+    for suffix, text in ((".json", json.dumps(record, indent=1)), (".md", ablation_table(record))):
+        with replacing(folder / f"ablation{suffix}") as path:
+            path.write_text(text + "\n")
+
+
 def train(cfg: Config, run: Run) -> None:
-    fit(cfg, run, frames_of(cfg.data, count=cfg.frames), frames_of(cfg.val, count=cfg.val_frames))
+    fit(cfg, run, labelled_hands(cfg.data, count=cfg.frames or None), labelled_hands(cfg.val))
 
 
 def model_name(cfg: Config) -> str:
@@ -104,23 +172,14 @@ def model_name(cfg: Config) -> str:
     return names[cfg.input]
 
 
-def frames_of(folder: Path, *, count: int = 0) -> HandFrames:
-    """Frames that were rendered, recorded, or drawn for a smoke run (`drawn:COUNT:SEED`)."""
-    name, *numbers = str(folder).split(":")
-    if name == "drawn" and len(numbers) == 2:
-        return DrawnHands(int(numbers[0]), seed=int(numbers[1]))
-    from posezoo.synth.hand_frames import SynthHands
-
-    return SynthHands(folder, count=count or None)
-
-
 def training_network(cfg: Config) -> keras.Model:
     """The network with the heads of all tasks that have a weight, maps at half size."""
     heads = Heads(**{head: getattr(cfg, task) > 0 for task, head in HEADS.items()})
     size = {}
-    if cfg.input_px:
-        sides = [int(side) for side in cfg.input_px.lower().split("x")]
-        size = {"input_px": tuple(sides if len(sides) == 2 else sides * 2)}
+    # Large backbones take multiples of 32: the same picture with a little room around it.
+    if sides := cfg.input_px or ("" if cfg.backbone == "ladder" else "192x224"):
+        height, _, width = sides.lower().partition("x")
+        size = {"input_px": (int(height), int(width or height))}
     return posezoo.build(model_name(cfg), heads=heads, backbone=cfg.backbone, enlarge=False, **size)
 
 
@@ -163,6 +222,11 @@ def fit(cfg: Config, run: Run, training_frames: HandFrames, checked_frames: Hand
     falling = linear(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch)
     evaluate = partial(evaluated, cfg, run, network, runner, checked, codec)
     callbacks = [Checkpoint(run, released, evaluate, learning_rate=falling)]
+    if cfg.gradnorm:
+        encode = partial(hand_batch, codec=codec, scale=scale)
+        moved = gradnorm(cfg, trainer, network, train_set, encode)
+        moved.step = run.epoch * per_epoch
+        callbacks.append(moved)
     if cfg.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
     data = dataset(
@@ -173,6 +237,20 @@ def fit(cfg: Config, run: Run, training_frames: HandFrames, checked_frames: Hand
         data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
     )  # fmt: skip
+
+
+def gradnorm(cfg: Config, trainer: HandTrainer, network: keras.Model, examples: HandScenes, encode) -> GradNorm:
+    """GradNorm on batches of its own, at the last layer that all heads share."""
+    layer = network.get_layer("tier3_unit2_step4_reduce" if cfg.backbone == "ladder" else "project")
+
+    def batch(number: int):
+        order = examples.order(number)[: cfg.batch]
+        return encode([examples.crop(int(i), number) for i in order])
+
+    weights = {task: getattr(cfg, task) for task in WEIGHTS}
+    return GradNorm(
+        trainer, layer.trainable_variables, batch, weights=weights, alpha=cfg.gradnorm_alpha, every=cfg.gradnorm_every
+    )
 
 
 def runner_of(network: keras.Model, scale):
@@ -221,8 +299,9 @@ def smoke(cfg: Config) -> Config:
     """Shrink a run to two short epochs; without --data, on drawn frames."""
     drawn = {} if cfg.data != Config.data else {"data": Path("drawn:12:1"), "val": Path("drawn:4:2")}
     return replace(
-        cfg, **drawn, input_px=cfg.input_px or "56x72", batch=2, epochs=2, length=4, val_frames=4, pictures=2
-    )
+        cfg, **drawn, input_px=cfg.input_px or "56x72", batch=2, epochs=2, length=4, val_frames=4, pictures=2,
+        gradnorm_every=1, ablate_frames=4, ablate_epochs=1,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,30 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
+from posezoo.cards.card import InputSpec
 from posezoo.data.pipeline import Examples
 from posezoo.geometry import box_to_crop, crop_matrix, whole_picture
-from posezoo.inference.depth import cleaned, crop_depth, read_depth
-from posezoo.inference.images import crop, read_image
+from posezoo.inference.inputs import looks_of
 
 
-def whole_pictures(
-    paths: Iterable[Path], input_wh: tuple[int, int], *, limit: int = 200, depth: bool = False
-) -> list[np.ndarray]:
+def whole_pictures(paths: Iterable[Path], spec: InputSpec, *, limit: int = 200) -> list[np.ndarray]:
     """Return whole pictures, padded to the input's shape and scaled; evenly chosen when there are more than `limit`.
 
     Args:
         paths: The files.
-        input_wh: Width and height of the network's input.
+        spec: What the network looks at.
         limit: Most pictures.
-        depth: Whether they are depth frames.
     """
-    cut = crop_depth if depth else crop
+    looks = looks_of(spec)
     crops = []
     for path in _evenly(list(paths), limit):
-        image = cleaned(read_depth(path)) if depth else read_image(path)
+        image = looks.prepare(looks.read(path))
         box = whole_picture(image.shape[1], image.shape[0])
-        centre, size = box_to_crop(box, aspect=input_wh[0] / input_wh[1])
-        crops.append(cut(image, crop_matrix(centre, size, input_wh), input_wh))
+        centre, size = box_to_crop(box, aspect=spec.wh[0] / spec.wh[1])
+        crops.append(looks.cut(image, crop_matrix(centre, size, spec.wh), spec.wh))
     return crops
 
 

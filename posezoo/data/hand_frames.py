@@ -31,7 +31,7 @@ class HandFrame:
         keypoints_mm: float32 `(34, 3)` in the camera's coordinates (x right, y down, z forward), NaN where unknown.
         present: bool `(2,)`.
         orientation: int8 `(2,)`, number of the palm's direction out of eight, -1 where unknown.
-        pose: int8 `(2,)`, index into `posezoo.models.hand.POSES`, -1 where unknown.
+        pose: int8 `(2,)`, index into `posezoo.skeletons.HAND_POSES`, -1 where unknown.
         camera: fx, fy, cx, cy in pixels; None where unknown.
     """
 

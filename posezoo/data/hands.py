@@ -241,7 +241,7 @@ class HandScenes(ExampleSet):
 
 
 def shuffled(rng: np.random.Generator, count: int, *, block: int = BLOCK, mixed: int = MIXED) -> np.ndarray:
-    """Return the numbers below `count` in random order: blocks of neighbours shuffled, a few of them mixed at a time."""
+    """Return the numbers below `count` in random order: blocks of neighbours shuffled, and a few mixed at a time."""
     starts = rng.permutation(-(-count // block)) * block
     windows = [starts[i : i + mixed] for i in range(0, len(starts), mixed)]
     order = [np.concatenate([np.arange(s, min(s + block, count)) for s in window]) for window in windows]

@@ -1,4 +1,4 @@
-"""How well the hand network finds keypoints, on any runtime: pixels of error, PCK by the hand's box, and who is there."""
+"""How well the hand network finds keypoints, on any runtime: pixels of error, PCK by the hand's box, who is there."""
 
 from __future__ import annotations
 

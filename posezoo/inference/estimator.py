@@ -12,8 +12,8 @@ from posezoo.cards import Card
 from posezoo.codecs import make_codec
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix, invert, whole_picture
 from posezoo.inference.bottom_up import find_people
-from posezoo.inference.depth import as_depth, cleaned, coloured, crop_depth, depth_at, read_depth
-from posezoo.inference.images import as_rgb, crop, read_image
+from posezoo.inference.depth import depth_at
+from posezoo.inference.inputs import looks_of
 from posezoo.inference.poses import Poses
 from posezoo.inference.runners import Runner
 from posezoo.skeletons import Skeleton
@@ -65,12 +65,14 @@ class PoseModel:
         card: Facts, licences and measurements.
         runner: The network on its runtime.
         codec: Decodes the network's outputs.
+        looks: What kind of picture the network looks at.
         detector: Finds people, or None to take the whole picture.
     """
 
     def __init__(self, card: Card, runner: Runner, *, detector: Detector | None = None):
         self.card, self.runner, self.detector = card, runner, detector
         self.codec = make_codec(input_wh=card.input.wh, **card.codec)
+        self.looks = looks_of(card.input)
 
     def __repr__(self) -> str:
         return f"PoseModel({self.card.name!r}, runtime={self.runner.name!r})"
@@ -101,7 +103,8 @@ class PoseModel:
 
         Args:
             image: Path of a picture, or an array as `posezoo.inference.images.as_rgb` takes. Of networks that
-                look at depth a 16-bit PNG, or an array as `posezoo.inference.depth.as_depth` takes.
+                look at depth a 16-bit PNG, or an array as `posezoo.inference.depth.as_depth` takes; of those that look
+                at infrared a 16- or 8-bit picture, or an array as `posezoo.inference.amplitude.as_amplitude` takes.
             boxes: People to look at, `(N, 4)` as x, y, width, height in pixels. By default the
                 detector's boxes, or the whole picture where there is no detector.
                 Bottom-up networks take none.
@@ -126,18 +129,16 @@ class PoseModel:
         return found
 
     def read(self, image: np.ndarray | str | os.PathLike) -> np.ndarray:
-        """Return a picture as the network takes it: RGB uint8, or depth in metres.
+        """Return a picture as the network takes it: RGB uint8, depth in metres, or amplitude on its 8-bit curve.
 
         Raises:
             ImageError: No picture at that path, or an array that is none.
         """
-        if self.card.input.depth:
-            return as_depth(image) if isinstance(image, np.ndarray) else read_depth(image)
-        return as_rgb(image) if isinstance(image, np.ndarray) else read_image(image)
+        return self.looks.take(image) if isinstance(image, np.ndarray) else self.looks.read(image)
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """Return what `read` gave as an RGB uint8 picture to draw on."""
-        return coloured(pixels) if self.card.input.depth else pixels
+        return self.looks.show(pixels)
 
     def _found(
         self,
@@ -147,9 +148,7 @@ class PoseModel:
         flip: bool,
         scales: Sequence[float] | None,
     ) -> Poses:
-        cut: Callable[..., np.ndarray] = crop
-        if self.card.input.depth:
-            pixels, cut = cleaned(pixels), crop_depth
+        pixels, cut = self.looks.prepare(pixels), self.looks.cut
         if self.codec.bottom_up:
             if boxes is not None:
                 raise ValueError(f"{self.card.name} finds the people itself; boxes= is for single-person networks")

@@ -1,8 +1,8 @@
 """hand25d: two hands' keypoints in a depth camera's image, in 41 thousand parameters.
 
 Encoder tiers of grouped convolutions, dilated ladders at 1/8, a channel-wise decoder; auxiliary heads that only
-exist in training. The paper (2.5D hand key-points, Magic Leap) prints the structure and the totals, 41K parameters
-and under 35 MFLOPs, but few widths: those here are derived from the totals.
+exist in training. The paper (Chidananda et al. 2019, arXiv:1909.05897) prints the structure and the totals, 41K
+parameters and under 35 MFLOPs, but few widths: those here are derived from the totals.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import keras
 from keras import layers as L
 
 from posezoo.layers import ConvStyle, GroupedConv2D, activation
-from posezoo.skeletons import HAND16, HAND_AUXILIARY, Skeleton
+from posezoo.skeletons import HAND16, HAND_AUXILIARY, HAND_POSES, Skeleton
 
 #: TensorFlow's padding, so that no runtime needs an operator for it.
 STYLE = ConvStyle(act="relu", symmetric=False)
 
-#: Discrete poses of a hand (the eight of the paper's data section and its dummy class).
-POSES = ("ok", "open_hand", "pinch", "c_pose", "fist", "l_pose", "point", "thumbs_up", "other")
+POSES = HAND_POSES
 ORIENTATIONS = 8
 SEGMENTS = ("background", "left_hand", "right_hand")
 BACKBONES = ("ladder", "mobilenet_v2", "densenet121")
@@ -78,7 +77,8 @@ def channelwise_decoder(units: list, keypoints: int, *, enlarge: bool = True) ->
     half of the keypoints would see the first unit alone; the paper reports keypoints that do not train.)
 
     Returns:
-        The units' features enlarged to 1/4, the maps' features at 1/4 and at 1/2, and the maps at full size (at 1/2 without `enlarge`), `keypoints` channels each.
+        The units' features enlarged to 1/4, the maps' features at 1/4 and at 1/2, and the maps at full size (at 1/2
+        without `enlarge`), `keypoints` channels each.
     """
     parts, enlarged = [], []
     for i, unit in enumerate(units, start=1):

@@ -158,18 +158,18 @@ class HandTrainer(keras.Model):
 
     Attributes:
         task_weights: A variable for each task, saved with the run's state.
+        first_losses: Loss of each task at the start of training, 0 until `posezoo.training.gradnorm` needs it.
     """
 
     def __init__(self, network: keras.Model, *, input_height: int, weights: Mapping[str, float] = WEIGHTS):
         super().__init__(name=network.name)
         self.network, self.input_height = network, input_height
-        self.task_weights = {
-            task: self.add_weight(
-                name=f"weight_{task}", initializer=keras.initializers.Constant(weights[task]), trainable=False
-            )
-            for task in WEIGHTS
-        }  # fmt: skip
+        self.task_weights = {task: self._scalar(f"weight_{task}", weights[task]) for task in WEIGHTS}
+        self.first_losses = {task: self._scalar(f"first_{task}", 0.0) for task in WEIGHTS}
         self.trackers = {task: keras.metrics.Mean(name=task) for task in WEIGHTS}
+
+    def _scalar(self, name: str, value: float):
+        return self.add_weight(name=name, initializer=keras.initializers.Constant(value), trainable=False)
 
     def call(self, images, training=False):
         return self.network(images, training=training)

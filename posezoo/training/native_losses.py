@@ -142,7 +142,7 @@ class _Enlarged:
             torch.mul(cube.select(axis, border), maps.select(axis, border), out=pixels.select(axis, border))
 
     def _back(self, even, odd, out, *, axis: int) -> None:
-        """The transpose of bilinear enlarging, times 4: three times the pixel's own, once the neighbours' nearer halves.
+        """The transpose of bilinear enlarging, times 4: thrice the pixel's own, once the neighbours' nearer ones.
 
         Spoils `even` and `odd`.
         """
