@@ -111,7 +111,8 @@ def save_float16(network, path: Path | str) -> None:
     with tempfile.TemporaryDirectory() as folder, replacing(path) as half:
         full = Path(folder) / "full.weights.h5"
         network.save_weights(full)
-        with h5py.File(full) as source, h5py.File(half, "w") as target:
+        # HDF5's default layout, older than its version 1.10, spends more on bookkeeping than a small network's weights.
+        with h5py.File(full) as source, h5py.File(half, "w", libver="v110") as target:
 
             def copy(name, item):
                 if not isinstance(item, h5py.Dataset):
