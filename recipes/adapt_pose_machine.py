@@ -39,7 +39,7 @@ import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs.part_affinity import UNKNOWN
 from posezoo.data.depth_scenes import DepthScenes, MixedScenes
-from posezoo.data.pipeline import load_all
+from posezoo.data.pipeline import batches, load_all
 from posezoo.data.scenes import scene_batch
 from posezoo.files import replacing
 from posezoo.inference.runners import normalise
@@ -142,18 +142,6 @@ class Judge:
             with replacing(self.file) as path:
                 self.network.save_weights(path)
         return {"val_negative_loss": -float(np.mean(losses)), "val_confusion": wrong}
-
-
-def batches(scenes, size: int):
-    """Group an iteration into lists."""
-    waiting = []
-    for scene in scenes:
-        waiting.append(scene)
-        if len(waiting) == size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
 
 
 def small(cfg: Config) -> Config:

@@ -26,7 +26,7 @@ import numpy as np
 import posezoo
 from posezoo.cards import read_card
 from posezoo.data.classes import READERS, ClassCrops, class_batch
-from posezoo.data.pipeline import load_all
+from posezoo.data.pipeline import batches, load_all
 from posezoo.inference.runners import normalise
 from posezoo.training.backend import dataset, native, run_recipe, set_precision, steps_down
 from posezoo.training.config import RunConfig, option
@@ -92,14 +92,11 @@ def train(cfg: Config, run: Run) -> None:
         return cfg.warm_up_from + (cfg.learning_rate - cfg.warm_up_from) * step / warm_up
 
     def evaluate() -> dict[str, float]:
-        right, waiting = 0, []
-        for i, crop in enumerate(load_all(checked, workers=cfg.workers), start=1):
-            waiting.append(crop)
-            if len(waiting) == cfg.batch or i == len(checked):
-                images, labels = class_batch(waiting, scale=scale)
-                scores = np.asarray(trainer.predict_on_batch(images)["classes"])[: len(images)]
-                right += int((scores.argmax(axis=1) == labels).sum())
-                waiting.clear()
+        right = 0
+        for loaded in batches(load_all(checked, workers=cfg.workers), cfg.batch):
+            images, labels = class_batch(loaded, scale=scale)
+            scores = np.asarray(trainer.predict_on_batch(images)["classes"])[: len(images)]
+            right += int((scores.argmax(axis=1) == labels).sum())
         return {"val_accuracy": right / len(checked)}
 
     run.restore(trainer)

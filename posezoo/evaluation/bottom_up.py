@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from posezoo.data.pipeline import Examples, load_all
+from posezoo.data.pipeline import Examples, batches, load_all
 from posezoo.data.sample import KeypointSet
 from posezoo.data.scenes import Scene
 from posezoo.evaluation.coco import CocoScores, Known, oks_ap
@@ -47,23 +47,13 @@ def find_in_scenes(
         progress: Wraps the iteration, for a progress bar.
     """
     found: list[tuple[Scene, Poses]] = []
-    waiting: list[Scene] = []
-
-    def flush() -> None:
-        outputs = run(np.stack([scene.image for scene in waiting]))
-        for i, scene in enumerate(waiting):
+    for loaded in batches(progress(load_all(scenes, workers=workers)), batch):
+        outputs = run(np.stack([scene.image for scene in loaded]))
+        for i, scene in enumerate(loaded):
             maps = codec.merge({name: np.asarray(value[i], np.float32) for name, value in outputs.items()})
             keypoints, scores, people = codec.decode(maps, skeleton)
             known = ~mostly_ignored(keypoints, scores, scene.ignore)
             found.append((scene, Poses(keypoints[known], scores[known], skeleton, people[known])))
-        waiting.clear()
-
-    for scene in progress(load_all(scenes, workers=workers)):
-        waiting.append(scene)
-        if len(waiting) == batch:
-            flush()
-    if waiting:
-        flush()
     return found
 
 

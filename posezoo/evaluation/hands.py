@@ -9,8 +9,7 @@ import numpy as np
 
 from posezoo.codecs.hand import HandCodec
 from posezoo.data.hand_frames import HIDDEN, SEEN, UNKNOWN
-from posezoo.data.hands import HandScene
-from posezoo.data.pipeline import Examples, load_all
+from posezoo.data.pipeline import Examples, batches, load_all
 from posezoo.evaluation.pck import PCK, box_size, pck
 from posezoo.evaluation.top_down import Runner
 from posezoo.geometry import box_of_points
@@ -61,11 +60,9 @@ def find_hands(
     """
     everybody = replace(codec, hand_threshold=0.0)
     found: list[Found] = []
-    waiting: list[HandScene] = []
-
-    def flush() -> None:
-        outputs = run(np.stack([scene.image for scene in waiting]))
-        for i, scene in enumerate(waiting):
+    for loaded in batches(progress(load_all(scenes, workers=workers)), batch):
+        outputs = run(np.stack([scene.image for scene in loaded]))
+        for i, scene in enumerate(loaded):
             one = {name: np.asarray(value[i], np.float32) for name, value in outputs.items()}
             maps = everybody.merge(one)
             keypoints, *_ = everybody.decode(maps, skeleton)
@@ -75,14 +72,6 @@ def find_hands(
                 if name in one
             }
             found.append(Found(scene.keypoints, scene.hands, keypoints[0], maps.visibility, **classes))
-        waiting.clear()
-
-    for scene in progress(load_all(scenes, workers=workers)):
-        waiting.append(scene)
-        if len(waiting) == batch:
-            flush()
-    if waiting:
-        flush()
     return found
 
 

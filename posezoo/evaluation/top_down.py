@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from posezoo.data.pipeline import Crop, PersonCrops, load_all
+from posezoo.data.pipeline import PersonCrops, batches, load_all
 from posezoo.evaluation.pck import PCK, box_size, head_size, pck, torso_size
 from posezoo.geometry import apply, invert
 from posezoo.inference.estimator import CropCodec, run_crops
@@ -53,23 +53,12 @@ def predict_crops(
     skeleton = skeleton or crops.people.skeleton
     keypoints: list[np.ndarray] = []
     scores: list[np.ndarray] = []
-    waiting: list[Crop] = []
     found: list[int] = []
-
-    def flush():
-        images = np.stack([c.image for c in waiting])
-        xy, score = run_crops(run, codec, images, skeleton, flip=flip)
-        keypoints.extend(apply(invert(c.matrix), points) for c, points in zip(waiting, xy, strict=True))
+    for loaded in batches(progress(load_all(crops, workers=workers)), batch):
+        xy, score = run_crops(run, codec, np.stack([c.image for c in loaded]), skeleton, flip=flip)
+        keypoints.extend(apply(invert(c.matrix), points) for c, points in zip(loaded, xy, strict=True))
         scores.append(score)
-        waiting.clear()
-
-    for crop in progress(load_all(crops, workers=workers)):
-        waiting.append(crop)
-        found.append(crop.index)
-        if len(waiting) == batch:
-            flush()
-    if waiting:
-        flush()
+        found.extend(c.index for c in loaded)
     all_keypoints, all_scores = np.array(keypoints, np.float32), np.concatenate(scores)
     unreadable = np.array(found) != np.arange(len(crops))
     all_keypoints[unreadable], all_scores[unreadable] = np.nan, 0
