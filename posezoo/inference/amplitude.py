@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import functools
 import os
-from pathlib import Path
 
 import numpy as np
 
-from posezoo.inference.images import ImageError
+from posezoo.inference.images import ImageError, read_raw
 
 #: Full scale of 16-bit amplitude.
 FULL_SCALE = 65535
@@ -40,26 +39,7 @@ def read_amplitude(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ImageError: The file is missing, cannot be read, or holds a colour picture.
     """
-    import cv2
-
-    path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file")
-    try:
-        if path.suffix == ".npy":
-            frame = np.load(path, allow_pickle=False)
-        else:
-            data = np.fromfile(path, np.uint8)
-            frame = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    except (cv2.error, OSError, ValueError, EOFError, MemoryError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ImageError(f"{path}: cannot be read as an amplitude frame ({reason})") from error
-    if frame is None:
-        raise ImageError(f"{path}: not a picture; {_EXPECTED}")
-    try:
-        return as_amplitude(frame)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+    return read_raw(path, as_amplitude, kind="an amplitude frame", expected=_EXPECTED)
 
 
 def as_amplitude(frame: np.ndarray) -> np.ndarray:

@@ -8,12 +8,11 @@ is 0 m and becomes -0.5.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from posezoo.inference.images import ImageError
+from posezoo.inference.images import ImageError, read_raw
 
 #: Depth that the networks see, in metres; what lies beyond is seen there.
 RANGE_M = 8.0
@@ -32,26 +31,7 @@ def read_depth(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ImageError: The file is missing, cannot be read, or holds no depth.
     """
-    import cv2
-
-    path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file")
-    try:
-        if path.suffix == ".npy":
-            frame = np.load(path, allow_pickle=False)
-        else:
-            data = np.fromfile(path, np.uint8)
-            frame = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    except (cv2.error, OSError, ValueError, EOFError, MemoryError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ImageError(f"{path}: cannot be read as a depth frame ({reason})") from error
-    if frame is None:
-        raise ImageError(f"{path}: not a picture; expected a 16-bit PNG or TIFF, or a .npy file")
-    try:
-        return as_depth(frame)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+    return read_raw(path, as_depth, kind="a depth frame", expected="expected a 16-bit PNG or TIFF, or a .npy file")
 
 
 def as_depth(frame: np.ndarray) -> np.ndarray:

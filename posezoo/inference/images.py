@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,45 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         image = image[..., [2, 1, 0, 3][: image.shape[2]]]
     try:
         return as_rgb(image)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def read_raw(
+    path: str | os.PathLike, convert: Callable[[np.ndarray], np.ndarray], *, kind: str, expected: str
+) -> np.ndarray:
+    """Read a sensor's frame as it is stored, in a picture of any bit depth or a `.npy`, and convert it.
+
+    Args:
+        path: The file.
+        convert: Checks the array and brings it to the wanted form; raises `ImageError`.
+        kind: What the file should be, such as `a depth frame`.
+        expected: What such files look like, for the message.
+
+    Returns:
+        What `convert` returns.
+
+    Raises:
+        ImageError: The file is missing, cannot be read, or does not hold such a frame.
+    """
+    import cv2
+
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+    try:
+        if path.suffix == ".npy":
+            frame = np.load(path, allow_pickle=False)
+        else:
+            data = np.fromfile(path, np.uint8)
+            frame = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    except (cv2.error, OSError, ValueError, EOFError, MemoryError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ImageError(f"{path}: cannot be read as {kind} ({reason})") from error
+    if frame is None:
+        raise ImageError(f"{path}: not a picture; {expected}")
+    try:
+        return convert(frame)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
