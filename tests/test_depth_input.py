@@ -141,7 +141,7 @@ def test_outside_the_frame_is_missing():
 
 def test_calibration_pictures_are_what_the_network_sees(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), frame())
-    (picture,) = whole_pictures([tmp_path / "a.png"], (128, 96), depth=True)
+    (picture,) = whole_pictures([tmp_path / "a.png"], InputSpec((96, 128, 1), (4.0,), (8.0,), colour="depth"))
     expected = crop_depth(cleaned(as_depth(frame())), fit((64, 48), (128, 96)), (128, 96))
     assert picture.shape == (96, 128, 1) and np.array_equal(picture, expected)
 
@@ -168,7 +168,7 @@ def test_depth_is_rendered_for_people():
 
 
 def test_cards_of_depth_agree_with_themselves():
-    with pytest.raises(CardError, match="unknown input colour 'infrared'; expected RGB or depth"):
+    with pytest.raises(CardError, match="unknown input colour 'infrared'; expected RGB, depth or amplitude"):
         InputSpec((8, 8, 1), (0.0,), (1.0,), colour="infrared")
     with pytest.raises(CardError, match="one channel of depth"):
         InputSpec((8, 8, 3), (0.0,) * 3, (1.0,) * 3, colour="depth")
