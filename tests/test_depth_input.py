@@ -141,7 +141,7 @@ def test_outside_the_frame_is_missing():
 
 def test_calibration_pictures_are_what_the_network_sees(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), frame())
-    (picture,) = whole_pictures([tmp_path / "a.png"], InputSpec((96, 128, 1), (4.0,), (8.0,), colour="depth"))
+    (picture,) = whole_pictures([tmp_path / "a.png"], SPEC)
     expected = crop_depth(cleaned(as_depth(frame())), fit((64, 48), (128, 96)), (128, 96))
     assert picture.shape == (96, 128, 1) and np.array_equal(picture, expected)
 
