@@ -21,9 +21,10 @@ import numpy as np
 from posezoo.data.hand_frames import HandFrame
 from posezoo.errors import UserError
 from posezoo.skeletons import HAND34
+from posezoo.synth.hand_arms import Kind
 from posezoo.synth.hand_backgrounds import Wide, egocentric_view, facing_view
 from posezoo.synth.hand_labels import recorded_angles
-from posezoo.synth.hand_scene import HandRecipe, Kind, make_frame
+from posezoo.synth.hand_scene import HandRecipe, make_frame
 from posezoo.synth.hand_shape import HandShape, builtin_hand, makehuman_hand, resized
 from posezoo.synth.makehuman import MakeHumanPeople
 from posezoo.synth.sensor import Sensor, get_sensor

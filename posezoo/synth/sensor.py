@@ -153,17 +153,16 @@ def read_depth(
 
     # Weak light and grazing surfaces: each pixel has its own luck, in patches as large as the sensor's window.
     blotch = max(1.0, sensor.patch_px * ratio)
+    luck = np.exp(np.float32(0.4) * patchy(rng, shape, blotch)) if sensor.weakest_light or sensor.grazing_cosine else 1
     if sensor.weakest_light:
         reflectance = np.float32(0.5) if albedo is None else albedo
         distance = depth * intrinsics.ray_lengths
         light = returned_light(distance, facing, reflectance, intrinsics)
-        luck = patchy(rng, shape, blotch)
-        missing |= np.log(np.maximum(light, 1e-9) / sensor.weakest_light) + np.float32(0.4) * luck < 0
+        missing |= light * luck < np.float32(sensor.weakest_light)
     else:
         light = None
     if sensor.grazing_cosine and cosine is not None:
-        luck = patchy(rng, shape, blotch)
-        missing |= np.log(facing / sensor.grazing_cosine) + np.float32(0.4) * luck < 0
+        missing |= facing * luck < np.float32(sensor.grazing_cosine)
 
     reading = blunted(depth, blotch) if sensor.baseline_m else depth
     edge_px = sensor.edge_px * ratio
