@@ -16,7 +16,7 @@ from posezoo import cli
 from posezoo.data.hand_frames import HIDDEN, LEFT, RIGHT, SEEN, UNKNOWN, HandFrame
 from posezoo.errors import UserError
 from posezoo.skeletons import HAND34
-from posezoo.synth.hand_arms import ORIENTATIONS, Arm, Hand, orientation, rotation_of
+from posezoo.synth.hand_arms import ORIENTATIONS, Arm, Hand, orientation
 from posezoo.synth.hand_backgrounds import egocentric_view, facing_view
 from posezoo.synth.hand_frames import HandJob, SynthHands, demo_frame, depth_levels
 from posezoo.synth.hand_labels import fitted_angles, recorded_angles
@@ -38,7 +38,7 @@ from posezoo.synth.hand_shape import (
 from posezoo.synth.hand_things import Things
 from posezoo.synth.makehuman import MakeHumanPeople
 from posezoo.synth.preview import contact_sheet, hand_tiles
-from posezoo.synth.rig import FINGERS
+from posezoo.synth.rig import FINGERS, rotations
 from posezoo.synth.write import DatasetError, SynthShards, write_dataset
 
 renders = pytest.mark.skipif(not hasattr(cv2, "triangleRasterize"), reason="needs OpenCV 5 (posezoo[synth])")
@@ -261,7 +261,7 @@ def test_angles_are_found_again_from_joints_of_hands_of_any_size_and_side():
     rng = np.random.default_rng(3)
     shape, marks = builtin_hand(), tuple((name,) for name in LANDMARKS)
     poses = np.array([template(rng, name, shape) for name in ("open_hand", "fist", "point", "c_pose")])
-    points = 0.8 * shape.landmarks_of(poses) @ rotation_of(rng.normal(size=4)).T + (0.1, 0, 0.5)
+    points = 0.8 * shape.landmarks_of(poses) @ rotations(rng.normal(size=3)).T + (0.1, 0, 0.5)
     for mirror in (1, -1):
         found = fitted_angles(points * (mirror, 1, 1), marks)
         assert found.shape == poses.shape

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from posezoo.data.hand_frames import LEFT, RIGHT
 from posezoo.synth.hand_shape import HandShape
@@ -188,7 +189,7 @@ def place_arm(rng: np.random.Generator, hand: Hand, person: Person, palm: np.nda
 def place_free(rng: np.random.Generator, hand: Hand, palm: np.ndarray) -> Arm:
     """Bring a hand to a place, turned in any way, with whatever arm that takes."""
     mirror = hand.mirror
-    rotation = rotation_of(rng.normal(size=4))
+    rotation = Rotation.from_quat(rng.normal(size=4)).as_matrix()
     if rotation[2, 0] < -0.5:  # the forearm would stand between hand and camera: turn it round
         rotation = np.diag([1, -1, -1.0]) @ rotation
     relative = _bent_wrist(rng, 0, 20).T
@@ -197,16 +198,6 @@ def place_free(rng: np.random.Generator, hand: Hand, palm: np.ndarray) -> Arm:
     elbow = wrist + fore @ hand.shape.elbow
     shoulder = elbow + fore @ np.array([-0.21, 0, 0.21])
     return Arm(hand, rotation, wrist * mirror, relative, float(rng.normal(0, 0.5)), elbow * mirror, shoulder * mirror)
-
-
-def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """Return the rotation `(3, 3)` of a quaternion `(4,)` w, x, y, z of any length."""
-    w, x, y, z = quaternion / np.linalg.norm(quaternion)
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
 
 
 def _elbow(shoulder, wrist, upper: float, lower: float, towards: np.ndarray) -> np.ndarray | None:
