@@ -198,7 +198,7 @@ def markdown(record: dict) -> str:
         markdown_table(("sensor", "images/s", "ms", *(f"{s}, ms" for s in stages)), rows),
         "\n## Hands\n\n"
         f"Built-in hands, {hands['width']}x{hands['height']}, one core's processor time with the backgrounds' share; "
-        f"medians over blocks of {hands['images']} frames.\n",
+        f"medians over blocks of {BLOCK} of {hands['images']} frames.\n",
         markdown_table(
             ("frames/s", "ms", "packing, ms", "kB a frame"),
             [(f"{hands['images_per_s']:.1f}", *(f"{hands[k]:.1f}" for k in ("ms", "packing_ms", "kilobytes")))],

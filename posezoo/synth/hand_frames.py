@@ -4,7 +4,7 @@
     frame = frames[0]
 
 As with people, a frame depends on the seed and its number alone. Depth is kept in steps that grow with its noise,
-amplitude as one byte on a scale on which its noise is even: a frame takes about 30 kB.
+amplitude as one byte on a scale on which its noise is even: a frame takes about 27 kB.
 """
 
 from __future__ import annotations

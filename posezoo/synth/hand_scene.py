@@ -29,6 +29,9 @@ HandSource = Callable[[int], HandShape]
 #: thicker.
 SEEN_WITHIN_M, WRIST_WITHIN_M = 0.024, 0.032
 
+#: Share of the frames in which nothing beyond 0.8 to 1.6 m is read, as with sensors set to near range.
+SHORT_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class HandRecipe:
@@ -161,6 +164,8 @@ def make_frame(
         depth_mm = np.rint(np.clip(exact, 0, 65) * 1000).astype(np.uint16)
     else:
         depth_mm = read_depth(rng, exact, sensor, intrinsics, cosine=cosine, albedo=albedo)
+        if rng.random() < SHORT_SHARE:
+            depth_mm[depth_mm > rng.uniform(800, 1600)] = 0
     light = phase_image(
         rng, exact * intrinsics.ray_lengths, cosine, albedo, intrinsics,
         full_scale_m=_exposure(rng, arms, skin),
