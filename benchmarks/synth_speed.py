@@ -4,9 +4,9 @@
     python benchmarks/synth_speed.py --quick
 
 Whole samples with the built-in people: one to four of them, a furnished room, 320x240, the sensor's noise, packing
-into a shard. The renderers draw the same scenes; handing over the triangles and building a hierarchy counts, since
-people change with every picture. Rounds of all variants take turns, so that a noisy moment of the machine touches all
-of them alike.
+into a shard. Hands as `posezoo synth --hands` makes them, 224x168, with their share of the backgrounds. The renderers
+draw the people's scenes; handing over the triangles and building a hierarchy counts, since people change with every
+picture. Rounds of all variants take turns, so that a noisy moment of the machine touches all of them alike.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from posezoo.cli import track
 from posezoo.synth import scene as scenes
 from posezoo.synth.camera import Intrinsics
 from posezoo.synth.crowd import body_source
+from posezoo.synth.hand_frames import BLOCK, HandJob
+from posezoo.synth.hand_frames import pack as pack_hands
 from posezoo.synth.render import visible_triangles
 from posezoo.synth.scene import Recipe, Scene, compose, label, make_sample
 from posezoo.synth.sensor import SENSORS, drop_silhouette, read_view
@@ -74,6 +76,31 @@ def stages_of(number: int, sensor_name: str, bodies, size: tuple[int, int]) -> t
     times[WHOLE] = time.perf_counter() - start
     facts = {"people": len(scene.bodies), "triangles": sum(len(m.faces) for m in (*scene.bodies, *scene.scenery))}
     return times, facts
+
+
+def hands_speed(count: int) -> dict:
+    """Make and pack frames of hands as a data set has them; return times per frame and the bytes that one takes.
+
+    Times are processor time: the frames share backgrounds, so no single one could be timed, and a busy machine must not
+    count.
+    """
+    job = HandJob(count, seed=1, shard_size=BLOCK)
+    job.sample(count + BLOCK)  # builds what is built once per process
+    spent, packing, size = [], [], 0
+    for shard in track(range(job.shards), "hands"):
+        start = time.process_time()
+        frames = [job.sample(number) for number in job.numbers(shard)]
+        middle = time.process_time()
+        arrays = pack_hands(frames, job.recipe)
+        packing.append((time.process_time() - middle) / len(frames))
+        spent.append((time.process_time() - start) / len(frames))
+        size += sum(a.nbytes for a in arrays.values())
+    ms = 1e3 * float(np.median(spent))
+    return {
+        "images": count, "width": job.recipe.width, "height": job.recipe.height, "ms": round(ms, 2),
+        "images_per_s": round(1e3 / ms, 1), "packing_ms": round(1e3 * float(np.median(packing)), 2),
+        "kilobytes": round(size / count / 1000, 1),
+    }  # fmt: skip
 
 
 def renderers() -> dict[str, Callable[[np.ndarray, np.ndarray, Intrinsics], np.ndarray]]:
@@ -155,20 +182,27 @@ def depth_of(triangles: np.ndarray, face: np.ndarray, intrinsics: Intrinsics) ->
 
 
 def markdown(record: dict) -> str:
-    """Two tables: whole samples by stage, renderers."""
+    """Three tables: whole samples by stage, hands, renderers."""
     settings = record["settings"]
     stages = [s for s in record["samples"][0]["ms"] if s != WHOLE]
     rows = [
         (r["sensor"], f"{r['images_per_s']:.1f}", f"{r['ms'][WHOLE]:.1f}", *(f"{r['ms'][s]:.1f}" for s in stages))
         for r in record["samples"]
     ]
-    first = record["samples"][0]
+    first, hands = record["samples"][0], record["hands"]
     text = [
         "# Synthetic pictures per second\n",
         f"One core, {settings['width']}x{settings['height']}, built-in people, {first['people']:.1f} of them and "
         f"{first['triangles']:.0f} triangles in a picture on average; means of {settings['images']} pictures. Made by "
         f"`{record['command']}` on {machine_line(record['environment'])}.\n",
         markdown_table(("sensor", "images/s", "ms", *(f"{s}, ms" for s in stages)), rows),
+        "\n## Hands\n\n"
+        f"Built-in hands, {hands['width']}x{hands['height']}, one core's processor time with the backgrounds' share; "
+        f"medians over blocks of {BLOCK} of {hands['images']} frames.\n",
+        markdown_table(
+            ("frames/s", "ms", "packing, ms", "kB a frame"),
+            [(f"{hands['images_per_s']:.1f}", *(f"{hands[k]:.1f}" for k in ("ms", "packing_ms", "kilobytes")))],
+        ),
         "\n## Renderers\n\nThe visible triangle at every pixel of 320x240, hierarchy included; medians.\n",
         markdown_table(
             ("renderer", "triangles", "ms", "share of pixels with the same depth"),
@@ -206,6 +240,7 @@ def main(argv=None) -> dict:
         "settings": {"images": arguments.images, "width": width, "height": height, "rounds": arguments.rounds},
         "environment": environment("numpy", "opencv-python-headless", "embreex", "trimesh"),
         "samples": samples,
+        "hands": hands_speed(BLOCK if arguments.quick else 10 * BLOCK),
         "renderers": compare_renderers(bodies, 3 if arguments.quick else 10, arguments.rounds),
     }
     text = markdown(record)

@@ -312,4 +312,5 @@ def test_speed_benchmark_runs(tmp_path, monkeypatch):
         cv2.setNumThreads(threads)
     assert {s["sensor"] for s in record["samples"]} == {"kinect1", "kinect2", "d435"}
     assert all(r["same_depth"] > 0.999 for r in record["renderers"])
+    assert record["hands"]["images_per_s"] > 1 and record["hands"]["kilobytes"] < 45
     assert "images/s" in (tmp_path / "synth_speed.md").read_text()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from posezoo.synth.camera import Camera, Intrinsics
+from posezoo.synth.hand_arms import Kind, Person
+from posezoo.synth.hand_things import lofted_tube
 from posezoo.synth.posed import PARTS, PosedBody
 from posezoo.synth.poses import random_pose
 from posezoo.synth.procedural import BuiltinPeople
@@ -19,27 +21,6 @@ from posezoo.synth.room import Floor, Pieces, random_look, random_room
 
 #: The wide views' camera: 120 by 100 degrees.
 WIDE = Intrinsics(150.0, 150.0, 259.5, 179.5, 520, 360)
-
-
-@dataclass(frozen=True)
-class Person:
-    """Whose hands are before the camera, in the wide view's camera space.
-
-    Attributes:
-        shoulders: `(2, 3)` left, right, metres.
-        up: `(3,)`.
-        right: `(3,)` to the person's right.
-        cloth: Near-infrared albedo of the sleeves.
-    """
-
-    shoulders: np.ndarray
-    up: np.ndarray
-    right: np.ndarray
-    cloth: float
-
-    def turned(self, rotation: np.ndarray) -> Person:
-        """Return the person in the axes of a camera turned by `rotation` `(3, 3)`."""
-        return Person(self.shoulders @ rotation.T, rotation @ self.up, rotation @ self.right, self.cloth)
 
 
 @dataclass(frozen=True)
@@ -80,7 +61,7 @@ def egocentric_view(rng: np.random.Generator) -> Wide:
     """Return what somebody sees who stands or sits in a room, a table before him in half of them."""
     sitting = rng.random() < 0.5
     height = rng.uniform(1.1, 1.3) if sitting else rng.uniform(1.4, 1.8)
-    tilt = float(rng.uniform(-0.1, 0.8))
+    tilt = float(rng.uniform(-0.1, 0.9))
     camera = Camera.looking(WIDE, (0, height, 0), tilt=tilt)
     room = random_room(
         rng, Floor(np.array([[0.0, -0.5]]), np.zeros(2)), camera_height=float(height), occluder_chance=0.0
@@ -88,6 +69,7 @@ def egocentric_view(rng: np.random.Generator) -> Wide:
     scenery = [room]
     if rng.random() < 0.5:
         scenery.append(_table_before(rng, height))
+    scenery.append(_own_body(rng, height, sitting=sitting))
     return Wide(_pictures(scenery, camera), wearer(rng, camera))
 
 
@@ -105,7 +87,7 @@ def wearer(rng: np.random.Generator, camera: Camera) -> Person:
 
 def facing_view(rng: np.random.Generator) -> Wide:
     """Return a person without arms before a camera, in a room."""
-    away = float(rng.uniform(0.42, 0.95))
+    away = float(rng.uniform(0.5, 1.0))
     people = BuiltinPeople()
     body = people.random(rng)
     # Arms hang: where they are taken away the cut looks down.
@@ -140,6 +122,31 @@ def facing_view(rng: np.random.Generator) -> Wide:
     return Wide(_pictures([rest, room], camera), person)
 
 
+def _own_body(rng: np.random.Generator, eye_height: float, *, sitting: bool) -> Mesh:
+    """Return what one sees of oneself when looking down: belly and thighs."""
+    broad, behind = rng.uniform(0.13, 0.19), rng.uniform(0.06, 0.14)
+    low = eye_height - rng.uniform(0.66, 0.74)
+    hips = np.array([0, low, behind])
+    neck = np.array([0, eye_height - 0.26, behind - 0.01])
+    bulge = np.array([0.5, 0.85, 1.0, 0.95, 1.0, 0.9, 0.4])
+    at = np.linspace(0, 1, len(bulge))[:, None]
+    parts = [lofted_tube(neck + at * (hips - neck), hips - neck, broad * bulge)]
+    for side in (-1, 1):
+        start = hips + (side * 0.09, 0, 0)
+        if sitting:
+            end = start + (side * rng.uniform(0, 0.15), rng.uniform(-0.05, 0.08), -rng.uniform(0.40, 0.48))
+        else:
+            end = start + (side * 0.05, -0.42, rng.uniform(-0.1, 0.1))
+        parts.append(lofted_tube(start + at * (end - start), end - start, np.linspace(0.09, 0.06, len(bulge))))
+        parts.append(lofted_tube(end + at * (0, -0.4, 0.0), np.array([0, -1.0, 0]), np.linspace(0.062, 0.045, 7)))
+    starts = np.cumsum([0] + [len(vertices) for vertices, _ in parts])
+    faces = np.concatenate([f + first for (_, f), first in zip(parts, starts)]).astype(np.int32)
+    cloth = [rng.uniform(0.1, 0.9), *np.repeat(rng.uniform(0.1, 0.9), 4)]
+    albedo = np.concatenate([np.full(len(f), c, np.float32) for (_, f), c in zip(parts, cloth)])
+    vertices = np.concatenate([v for v, _ in parts]).astype(np.float32)
+    return Mesh(vertices, faces, np.repeat(albedo[:, None], 3, axis=1), albedo)
+
+
 def _table_before(rng: np.random.Generator, eye_height: float) -> Mesh:
     """Return a table top with things on it before somebody's eyes."""
     pieces = Pieces()
@@ -154,8 +161,21 @@ def _table_before(rng: np.random.Generator, eye_height: float) -> Mesh:
     return pieces.mesh()
 
 
+def somebody(rng: np.random.Generator, kind: Kind) -> Person:
+    """Return a person for a camera with nothing behind the hands."""
+    tilt = float(rng.uniform(-0.1, 0.8) if kind == "egocentric" else rng.normal(0.05, 0.25))
+    camera = Camera.looking(Intrinsics(100, 100, 50, 50, 100, 100), (0, 0, 0), tilt=tilt)
+    if kind == "egocentric":
+        return wearer(rng, camera)
+    away, half, yaw = rng.uniform(0.55, 1.2), rng.uniform(0.155, 0.195), rng.normal(0, 0.25)
+    right = np.array([-np.cos(yaw), 0, np.sin(yaw)])
+    neck = np.array([rng.normal(0, 0.05), -rng.normal(0.05, 0.12), -away])
+    shoulders = np.stack([neck - half * right, neck + half * right]) @ camera.rotation.T
+    return Person(shoulders, camera.rotation @ np.array([0, 1.0, 0]), camera.rotation @ right,
+                  float(rng.uniform(0.15, 0.9)))  # fmt: skip
+
+
 def _pictures(meshes, camera: Camera) -> np.ndarray:
     view = render(meshes, camera)
     distance = view.depth * view.intrinsics.ray_lengths
-    cosine = view._cosine(view.smooth_normals)
-    return np.stack([distance, cosine, view.albedo], axis=-1).astype(np.float32)
+    return np.stack([distance, view.smooth_cosine, view.albedo], axis=-1).astype(np.float32)

@@ -4,7 +4,7 @@
     frame = frames[0]
 
 As with people, a frame depends on the seed and its number alone. Depth is kept in steps that grow with its noise,
-amplitude as one byte on a scale on which its noise is even: a frame takes about 30 kB.
+amplitude as one byte on a scale on which its noise is even: a frame takes about 27 kB.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from posezoo.data.hand_frames import HandFrame
+from posezoo.data.hand_frames import SEEN, HandFrame
 from posezoo.errors import UserError
 from posezoo.skeletons import HAND34
+from posezoo.synth.hand_arms import Kind
 from posezoo.synth.hand_backgrounds import Wide, egocentric_view, facing_view
 from posezoo.synth.hand_labels import recorded_angles
-from posezoo.synth.hand_scene import HandRecipe, Kind, make_frame
+from posezoo.synth.hand_scene import HandRecipe, make_frame
 from posezoo.synth.hand_shape import HandShape, builtin_hand, makehuman_hand, resized
 from posezoo.synth.makehuman import MakeHumanPeople
 from posezoo.synth.sensor import Sensor, get_sensor
@@ -34,7 +35,7 @@ _SPLITS = {"all": 0, "train": 1, "test": 2}
 _HANDS, _WIDES = 7411, 7412
 
 #: Frames that share a few backgrounds, how many of each kind, and the share of frames with nothing behind.
-BLOCK, WIDES, NOTHING_SHARE = 60, {"egocentric": 2, "facing": 1}, 0.15
+BLOCK, WIDES, NOTHING_SHARE = 120, {"egocentric": 2, "facing": 1}, 0.15
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,26 @@ def _wide(kind: Kind, split: str, seed: int, number: int) -> Wide:
 
 
 def demo_frame(seed: int = 0) -> HandFrame:
-    """Return an egocentric frame with both hands, wholly on the picture, for demonstrations."""
-    recipe = HandRecipe(split="all")
+    """Return an egocentric frame with both hands, wholly on the picture and mostly seen, for demonstrations."""
+    recipe = HandRecipe()
+    size = np.array([recipe.width, recipe.height]) - 1
+    best, most = None, -1
     for attempt in range(200):
         rng = np.random.default_rng((seed, attempt))
-        wide = _wide("egocentric", "all", seed, attempt // 20)
-        frame = make_frame(rng, lambda n: _hand(("builtin",), "all", n), recipe, kind="egocentric", wide=wide, count=2)
+        wide = _wide("egocentric", recipe.split, seed, attempt // 20)
+        frame = make_frame(
+            rng, lambda n: _hand(("builtin",), recipe.split, n), recipe, kind="egocentric", wide=wide, count=2
+        )
         assert frame.present is not None
-        seen = (frame.keypoints[:, 2] == 2).reshape(2, -1).sum(axis=1)
-        if frame.present.all() and seen.min() >= 11:
+        points = frame.keypoints[:, :2]
+        inside = frame.present.all() and ((points >= 0) & (points <= size)).all()
+        seen = int((frame.keypoints[:, 2] == SEEN).reshape(2, -1).sum(axis=1).min()) if inside else 0
+        if seen > most:
+            best, most = frame, seen
+        if most >= 11:
             break
-    return frame
+    assert best is not None
+    return best
 
 
 # ------------------------------------------------------------------------------------------------ packing
@@ -189,7 +199,11 @@ def pack(frames: Sequence[HandFrame], recipe: HandRecipe) -> dict[str, np.ndarra
     """Turn stored frames into the arrays of one shard; pictures become PNG."""
     import cv2
 
-    png = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    # Differences along rows, then run lengths: to try every filter would save 3 % in twice the time.
+    png = [
+        cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
+        cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB,
+    ]  # fmt: skip
     blobs: dict[str, list[np.ndarray]] = {"depth": [], "amplitude": [], "segmentation": []}
     for frame in frames:
         assert frame.depth is not None and frame.amplitude is not None and frame.segmentation is not None

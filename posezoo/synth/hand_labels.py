@@ -16,7 +16,7 @@ import numpy as np
 from posezoo.errors import UserError
 from posezoo.synth.camera import Intrinsics
 from posezoo.synth.hand_poses import OTHER_FROM_M, Split, nearest_class
-from posezoo.synth.hand_shape import ANGLE, ANGLES, FLAT, HIGHEST, LANDMARKS, LOWEST, builtin_hand
+from posezoo.synth.hand_shape import ANGLE, ANGLES, FLAT, HIGHEST, LANDMARKS, LOWEST, HandShape, builtin_hand
 from posezoo.synth.rig import FINGERS
 
 
@@ -109,22 +109,32 @@ def fitted_angles(points: np.ndarray, marks: tuple[tuple[str, ...], ...], *, ste
     for row, names in enumerate(marks):
         mix[row, [LANDMARKS.index(n) for n in names]] = 1 / len(names)
     centred = points - points.mean(axis=1, keepdims=True)
-    best: tuple[np.ndarray, np.ndarray] | None = None
-    for mirror in (1.0, -1.0):
-        target = centred * (mirror, 1, 1)
-        angles, rest = _fit(hand, mix, target, steps)
-        if best is None or rest.mean() < best[1].mean():
-            best = angles, rest
-    assert best is not None
-    return best[0][best[1] < _WORST_M]
+    probe = centred[np.unique(np.linspace(0, len(centred) - 1, 24).astype(int))]
+    mirrored = [np.median(_fit(hand, mix, probe * (m, 1, 1), _START, steps)[1]) for m in (1.0, -1.0)]
+    target = centred * (1.0 if mirrored[0] <= mirrored[1] else -1.0, 1, 1)
+    angles, rest = _fit(hand, mix, target, _START, steps)
+    # From a straight hand some fists are not found: the worse half begins again, bent.
+    again = np.flatnonzero(rest >= np.median(rest))
+    others, other_rest = _fit(hand, mix, target[again], _BENT_START, steps)
+    better = other_rest < rest[again]
+    angles[again[better]], rest[again[better]] = others[better], other_rest[better]
+    return angles[rest < _WORST_M]
 
 
-def _fit(hand, mix: np.ndarray, target: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+#: Where fits begin: nearly straight, and a loose fist.
+_START = np.clip(FLAT + 15.0, LOWEST, HIGHEST)
+_BENT_START = _START.copy()
+for _name, _value in (("mcp", 65.0), ("pip", 75.0), ("dip", 50.0)):
+    _BENT_START[[ANGLE[f"{_finger}.{_name}"] for _finger in FINGERS[1:]]] = _value
+
+
+def _fit(
+    hand: HandShape, mix: np.ndarray, target: np.ndarray, start: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return angles `(N, 21)` and mean distances `(N,)` in metres, on a hand of the built-in one's size."""
     count, k = len(target), len(ANGLES)
-    middle = np.clip(FLAT + 15.0, LOWEST, HIGHEST)
-    angles = np.broadcast_to(middle, (count, k)).copy()
-    # Degrees from the middle against metres: what the joints do not tell stays where it began.
+    angles = np.broadcast_to(start, (count, k)).copy()
+    # Degrees against metres: what the joints do not tell stays where it began.
     stiff = np.full(k, 6e-5)
     nudge = np.vstack([np.zeros(k), 2.0 * np.eye(k)])
 
@@ -148,7 +158,7 @@ def _fit(hand, mix: np.ndarray, target: np.ndarray, steps: int) -> tuple[np.ndar
         rest = offsets(angles[:, None] + nudge).reshape(count, k + 1, -1)
         slope = ((rest[:, 1:] - rest[:, :1]) / 2.0).swapaxes(1, 2)
         jacobian = np.concatenate([slope, np.broadcast_to(soft, (count, *soft.shape))], axis=1)
-        pull = np.concatenate([stiff * (angles - middle), angles @ follow.T], axis=1)
+        pull = np.concatenate([stiff * (angles - start), angles @ follow.T], axis=1)
         residual = np.concatenate([rest[:, 0], pull], axis=1)
         normal = jacobian.swapaxes(1, 2) @ jacobian + 1e-9 * np.eye(k)
         move = np.linalg.solve(normal, -(jacobian.swapaxes(1, 2) @ residual[..., None]))[..., 0]

@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from posezoo.errors import UserError
+from posezoo.synth.body import vertex_normals
 from posezoo.synth.camera import Camera, Intrinsics
 from posezoo.synth.posed import PosedBody
 
@@ -36,12 +37,14 @@ class Mesh:
         faces: `(F, 3)` vertex numbers.
         colours: `(F, 3)` RGB reflectance 0..1.
         albedo: `(F,)` reflectance 0..1 in near infrared.
+        curved: Its triangles stand for a curved surface, as bodies' do.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     colours: np.ndarray
     albedo: np.ndarray
+    curved: bool = False
 
 
 class RendererMissingError(UserError, ImportError):
@@ -89,17 +92,22 @@ class View:
         return self.intrinsics.rays.reshape(-1, 3)[self._hit]
 
     @cached_property
-    def _hit_plane(self) -> tuple[np.ndarray, ...]:
-        """Planes of the hit triangles: normals `(hits, 3)` of any length, offsets, least and largest depth `(hits,)`.
-
-        Worked out for the triangles that are seen alone, which are few of all.
-        """
+    def _visible(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the triangles that are seen, and for each hit pixel which of them it shows."""
         seen = np.zeros(len(self._faces), bool)
         seen[self._hit_face] = True
         chosen = np.flatnonzero(seen)
         place = np.zeros(len(seen), np.intp)
         place[chosen] = np.arange(len(chosen))
-        which = place[self._hit_face]
+        return chosen, place[self._hit_face]
+
+    @cached_property
+    def _hit_plane(self) -> tuple[np.ndarray, ...]:
+        """Planes of the hit triangles: normals `(hits, 3)` of any length, offsets, least and largest depth `(hits,)`.
+
+        Worked out for the triangles that are seen alone, which are few of all.
+        """
+        chosen, which = self._visible
         a, b, c = (self._vertices[self._faces[chosen, i]] for i in range(3))
         normals = np.cross(b - a, c - a)
         offsets = np.einsum("ij,ij->i", normals, a)
@@ -134,42 +142,50 @@ class View:
 
     @cached_property
     def smooth_normals(self) -> np.ndarray:
-        """As `normals`, but interpolated over bodies' surfaces, so that they do not look faceted."""
-        flat = self.normals.reshape(-1, 3)[self._hit]
-        for number, mesh in enumerate(self._meshes):
-            if not isinstance(mesh, PosedBody):
-                continue
-            start, stop = self._starts[number : number + 2]
-            mine = np.flatnonzero((self._hit_face >= start) & (self._hit_face < stop))
-            if not len(mine):
-                continue
-            triangles = self._vertices[self._faces[start:stop]]
-            face_normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-            at_vertex = np.stack(
-                [
-                    np.bincount(mesh.faces.ravel(), np.repeat(face_normals[:, i], 3), len(mesh.vertices))
-                    for i in range(3)
-                ],
-                axis=-1,
-            )
-            at_vertex = at_vertex / np.maximum(np.linalg.norm(at_vertex, axis=1, keepdims=True), 1e-20)
-            faces = self._hit_face[mine] - start
-            weights = barycentric(triangles[faces], self._hit_rays[mine] * self._hit_depth[mine, None])
-            smooth = np.einsum("ij,ijk->ik", weights, at_vertex[mesh.faces[faces]])
-            smooth /= np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-20)
-            # Keep what the flat triangle says where the two disagree strongly, as inside of sleeves.
-            agree = np.abs(np.einsum("ij,ij->i", smooth, flat[mine])) > 0.3
-            towards = np.sign(np.einsum("ij,ij->i", smooth, flat[mine]))[:, None]
-            flat[mine] = np.where(agree[:, None], smooth * towards, flat[mine])
-        return self._scattered(flat.astype(np.float32))
+        """As `normals`, but interpolated over curved surfaces, so that they do not look faceted."""
+        return self._scattered(self._hit_smooth)
+
+    @cached_property
+    def _hit_smooth(self) -> np.ndarray:
+        """float32 `(hits, 3)`."""
+        flat = self._towards_camera(self._hit_plane[0])
+        curved = np.repeat([isinstance(m, PosedBody) or m.curved for m in self._meshes], np.diff(self._starts))
+        chosen, which = self._visible
+        kept = curved[chosen]
+        if not kept.any():
+            return flat.astype(np.float32)
+        normals = vertex_normals(self._vertices, self._faces[curved]).astype(np.float32)
+        corners = self._faces[chosen[kept]]
+        a, b, c = (self._vertices[corners[:, i]] for i in range(3))
+        # A ray meets a triangle where the corners' shares are the ray's products with the corners' cross products.
+        shares = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
+        mixed = np.einsum("fki,fkj->fij", normals[corners], shares)
+        mine = np.flatnonzero(kept[which])
+        number = (np.cumsum(kept) - 1)[which[mine]]
+        smooth = np.einsum("nij,nj->ni", mixed[number], self._hit_rays[mine])
+        smooth /= np.maximum(np.sqrt(np.einsum("ij,ij->i", smooth, smooth)), np.float32(1e-20))[:, None]
+        # Keep what the flat triangle says where the two disagree strongly, as inside of sleeves.
+        agreement = np.einsum("ij,ij->i", smooth, flat[mine])
+        towards = smooth * np.sign(agreement)[:, None]
+        flat[mine] = np.where((np.abs(agreement) > 0.3)[:, None], towards, flat[mine])
+        return flat.astype(np.float32)
 
     @cached_property
     def cosine(self) -> np.ndarray:
         """float32, cosine of the angle between the surface and the ray that sees it; 0 where nothing is seen."""
-        return self._cosine(self.normals)
+        return self._scattered(self._hit_cosine(self._hit_plane[0]))
 
-    def _cosine(self, normals: np.ndarray) -> np.ndarray:
-        return np.abs(np.einsum("hwi,hwi->hw", normals, self.intrinsics.rays)) / self.intrinsics.ray_lengths
+    @cached_property
+    def smooth_cosine(self) -> np.ndarray:
+        """As `cosine`, of `smooth_normals`."""
+        return self._scattered(self._hit_cosine(self._hit_smooth))
+
+    def _hit_cosine(self, normals: np.ndarray) -> np.ndarray:
+        """Return cosines `(hits,)` of normals `(hits, 3)` of any length."""
+        rays = self._hit_rays
+        squares = np.einsum("ij,ij->i", normals, normals) * np.einsum("ij,ij->i", rays, rays)
+        facing = np.abs(np.einsum("ij,ij->i", normals, rays))
+        return facing / np.maximum(np.sqrt(squares), np.float32(1e-20))
 
     @cached_property
     def person(self) -> np.ndarray:
@@ -307,19 +323,6 @@ def cut_in_front(triangles: np.ndarray, near: float) -> tuple[np.ndarray, np.nda
     return np.concatenate(kept).astype(np.float32), np.concatenate(kept_number)
 
 
-def barycentric(triangles: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the weights `(N, 3)` of the corners of triangles `(N, 3, 3)` at points `(N, 3)` on them."""
-    ab, ac, ap = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0], points - triangles[:, 0]
-
-    def dot(a, b):
-        return np.einsum("ij,ij->i", a, b)
-
-    bb, bc, cc, pb, pc = dot(ab, ab), dot(ab, ac), dot(ac, ac), dot(ap, ab), dot(ap, ac)
-    area = np.maximum(bb * cc - bc * bc, 1e-20)
-    v, w = (cc * pb - bc * pc) / area, (bb * pc - bc * pb) / area
-    return np.clip(np.stack([1 - v - w, v, w], axis=-1), 0, 1)
-
-
 # ---------------------------------------------------------------------------------- colour and infrared
 
 
@@ -355,8 +358,7 @@ def amplitude(view: View, rng: np.random.Generator, *, full_scale_m: float = 1.0
         full_scale_m: A white surface that faces the camera from this distance reads 65535.
     """
     distance = view.depth * view.intrinsics.ray_lengths
-    cosine = view._cosine(view.smooth_normals)
-    return phase_image(rng, distance, cosine, view.albedo, view.intrinsics, full_scale_m=full_scale_m)
+    return phase_image(rng, distance, view.smooth_cosine, view.albedo, view.intrinsics, full_scale_m=full_scale_m)
 
 
 def phase_image(

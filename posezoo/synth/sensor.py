@@ -42,6 +42,7 @@ class Sensor:
         grazing_cosine: Cosine between surface and ray at which half of the readings are missing.
         flying: Share of the edge pixels with a reading of mixed depth; the others are missing. None where edges
             are sharp.
+        clean: Share of the pixels at edges, on either side, that are read as if there were no edge.
         wander_m: Standard deviation of smooth errors over the picture at 1 m, growing with distance: interference of
             several light paths, wiggling of the phase, lens errors.
     """
@@ -59,6 +60,7 @@ class Sensor:
     weakest_light: float = 0.0
     grazing_cosine: float = 0.0
     flying: float | None = None
+    clean: float = 0.0
     wander_m: float = 0.0
 
     def step_m(self, z: np.ndarray | float) -> np.ndarray | float:
@@ -92,7 +94,7 @@ SENSORS = {
     ),
     "tof": Sensor(
         "tof", INTRINSICS["tof"], 0.1, 4.0, range_noise_m=(0.0014, 0.005, 0.2), weakest_light=0.012,
-        grazing_cosine=0.035, flying=0.3, wander_m=0.004,
+        grazing_cosine=0.035, flying=0.4, clean=0.5, wander_m=0.004,
     ),
 }  # fmt: skip
 
@@ -153,17 +155,16 @@ def read_depth(
 
     # Weak light and grazing surfaces: each pixel has its own luck, in patches as large as the sensor's window.
     blotch = max(1.0, sensor.patch_px * ratio)
+    luck = np.exp(np.float32(0.4) * patchy(rng, shape, blotch)) if sensor.weakest_light or sensor.grazing_cosine else 1
     if sensor.weakest_light:
         reflectance = np.float32(0.5) if albedo is None else albedo
         distance = depth * intrinsics.ray_lengths
         light = returned_light(distance, facing, reflectance, intrinsics)
-        luck = patchy(rng, shape, blotch)
-        missing |= np.log(np.maximum(light, 1e-9) / sensor.weakest_light) + np.float32(0.4) * luck < 0
+        missing |= light * luck < np.float32(sensor.weakest_light)
     else:
         light = None
     if sensor.grazing_cosine and cosine is not None:
-        luck = patchy(rng, shape, blotch)
-        missing |= np.log(facing / sensor.grazing_cosine) + np.float32(0.4) * luck < 0
+        missing |= facing * luck < np.float32(sensor.grazing_cosine)
 
     reading = blunted(depth, blotch) if sensor.baseline_m else depth
     edge_px = sensor.edge_px * ratio
@@ -177,7 +178,9 @@ def read_depth(
     if sensor.flying is not None:
         edge = occluding_edge(depth)
         mixed = cv2.blur(depth, (3, 3))
-        flies = edge & (rng.random(shape, np.float32) < sensor.flying)
+        fate = rng.random(shape, np.float32)
+        edge &= fate >= np.float32(sensor.clean)
+        flies = edge & (fate < np.float32(sensor.clean + (1 - sensor.clean) * sensor.flying))
         missing |= edge & ~flies
         reading = np.where(flies, mixed, reading)
 

@@ -343,12 +343,19 @@ def _check_same(out: Path, job: ShardPlan) -> None:
     there, here = read_index(out), job.described()
     differ = [k for k in sorted({*there, *here}) if k != "images" and there.get(k) != here.get(k)]
     if differ:
-        told = "; ".join(f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in differ)
+        told = "; ".join(_difference(k, there.get(k), here.get(k)) for k in differ)
         raise DatasetError(f"{out}: holds a data set of other settings ({told}); give another folder")
     if there["images"] > job.images:
         raise DatasetError(
             f"{out}: holds a data set of {there['images']} images, asked for {job.images}; give another folder"
         )
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [k for k in sorted({*there, *here}) if there.get(k) != here.get(k)]
+        return "; ".join(_difference(f"{name}.{k}", there.get(k), here.get(k)) for k in keys)
+    return f"{name}: {_short(there)} there, {_short(here)} here"
 
 
 def _short(value: Any) -> str:
