@@ -102,7 +102,9 @@ def main(argv=None) -> dict:
             sets[name] = evenly(make(arguments.shared), arguments.frames)
         else:
             print(f"left out: no {arguments.shared / 'data' / folder}")
-    names = [n for n in posezoo.list_models(arguments.models, released=True) if posezoo.info(n).input.depth]
+    names = [
+        n for n in posezoo.list_models(arguments.models, released=True) if posezoo.info(n).family == "pose_machines"
+    ]
     if not sets or not names:
         raise SystemExit(f"nothing to measure: no frames, or no released depth model is called '{arguments.models}'")
     command = ["python", "benchmarks/pose_machines.py"]
