@@ -24,7 +24,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from latency import peer_contender, sample_picture
+from latency import peer_contender, sample_input
 from multi_person import POSENET
 from peers import YARDSTICK, present
 from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
@@ -97,9 +97,7 @@ def contenders(names: list[str], threads: int) -> tuple[dict[str, Contender], di
         card, network = posezoo.info(name), posezoo.build(name)
         codec = make_codec(input_wh=card.input.wh, **card.codec)
         outputs = drawn_outputs(card, codec)
-        picture = sample_picture(card.input.wh)
-        if card.input.depth:
-            picture = picture[..., :1] / np.float32(64) + np.float32(1)
+        picture = sample_input(card.input)
 
         def decode(_, codec=codec, outputs=outputs, skeleton=card.skeleton):
             return codec.decode(codec.merge(outputs), skeleton)

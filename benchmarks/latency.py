@@ -21,6 +21,7 @@ from peers import DETECTOR, LATENCY_ONLY, PEERS, YARDSTICK, Peer, TFLiteFile, pe
 from report import IMAGES, RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
 import posezoo
+from posezoo.cards.card import InputSpec
 from posezoo.cli import track
 from posezoo.evaluation.latency import Contender, Timing, measure
 from posezoo.evaluation.plots import pyplot
@@ -33,10 +34,7 @@ PLOTTED_DATASET = "lspet"
 def own_contender(name: str, threads: int, weights: str = "default") -> tuple[Contender, dict]:
     """A packaged file, or one of the user's own, with its decoding."""
     model = posezoo.load(name, runtime="tflite", weights=weights, threads=threads)
-    picture = sample_picture(model.card.input.wh)
-    if model.card.input.depth:
-        picture = picture[..., :1] / np.float32(64) + np.float32(1)
-    tensor = model.runner.prepare(picture)
+    tensor = model.runner.prepare(sample_input(model.card.input))
     height, width, _ = model.card.input.shape
 
     def decode(raw):
@@ -67,6 +65,14 @@ def sample_picture(wh: tuple[int, int]) -> np.ndarray:
     """A smooth random picture `(height, width, 3)`: latency does not depend on what is seen."""
     coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return cv2.resize(coarse, wh, interpolation=cv2.INTER_LINEAR)
+
+
+def sample_input(spec: InputSpec) -> np.ndarray:
+    """A picture of the kind that a network looks at."""
+    picture = sample_picture(spec.wh)
+    if spec.depth:
+        return picture[..., :1] / np.float32(64) + np.float32(1)
+    return picture[..., :1] if spec.amplitude else picture
 
 
 def rows_of(timings: dict[str, Timing], about: dict[str, dict]) -> list[dict]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from peers import POSENET_SIZE, TFLiteFile, peer_path
-from released import finds_people, released, takes_depth
+from released import finds_people, released
 from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
 from posezoo.cli import track
@@ -142,7 +142,7 @@ class PoseNet:
 
 
 def finds_people_in_colour(card) -> bool:
-    return finds_people(card) and not takes_depth(card)
+    return finds_people(card) and card.input.colour == "RGB"
 
 
 def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[tuple[str, str, bool, Model]]:

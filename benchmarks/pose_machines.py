@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from released import released, takes_depth
+from released import released
 from report import RESULTS, ROOT, SHARED, environment, machine_line, markdown_table, write_results
 
 import posezoo
@@ -36,6 +36,10 @@ SETS = {
     "landmarks",
     "synth": f"{RENDERED} rendered frames of 1 to 4 people, bodies, rooms and motions not trained on",
 }
+
+
+def is_pose_machine(card) -> bool:
+    return card.family == "pose_machines"
 
 
 def real(shared: Path):
@@ -102,7 +106,7 @@ def main(argv=None) -> dict:
             sets[name] = evenly(make(arguments.shared), arguments.frames)
         else:
             print(f"left out: no {arguments.shared / 'data' / folder}")
-    names = [n for n in posezoo.list_models(arguments.models, released=True) if takes_depth(posezoo.info(n))]
+    names = [n for n in posezoo.list_models(arguments.models, released=True) if is_pose_machine(posezoo.info(n))]
     if not sets or not names:
         raise SystemExit(f"nothing to measure: no frames, or no released depth model is called '{arguments.models}'")
     command = ["python", "benchmarks/pose_machines.py"]
@@ -114,7 +118,7 @@ def main(argv=None) -> dict:
         "environment": environment("ai-edge-litert", "keras", "tensorflow"),
         "rows": [],
     }
-    for name, precision, model in released(arguments.models, threads=arguments.threads, wanted=takes_depth):
+    for name, precision, model in released(arguments.models, threads=arguments.threads, wanted=is_pose_machine):
         for dataset, frames in sets.items():
             row = {"model": name, "precision": precision, "dataset": dataset}
             row |= measure(model, frames, f"{name} {precision} {dataset}")

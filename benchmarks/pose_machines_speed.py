@@ -41,7 +41,11 @@ def main(argv=None) -> dict:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for pose_machines_speed.json and .md")
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(1)
-    names = [n for n in posezoo.list_models() if posezoo.info(n).input.depth and fnmatch.fnmatch(n, arguments.models)]
+    names = [
+        n
+        for n in posezoo.list_models()
+        if posezoo.info(n).family == "pose_machines" and fnmatch.fnmatch(n, arguments.models)
+    ]
     if not names:
         raise SystemExit(f"no depth model is called '{arguments.models}'; try: posezoo list '*pm_*'")
     command = ["python", "benchmarks/pose_machines_speed.py"]

@@ -40,8 +40,3 @@ def released(
 def finds_people(card: Card) -> bool:
     """Whether a network finds several people in a whole picture, rather than one in a crop."""
     return make_codec(input_wh=card.input.wh, **card.codec).bottom_up
-
-
-def takes_depth(card: Card) -> bool:
-    """Whether a network's input is a depth frame."""
-    return card.input.depth

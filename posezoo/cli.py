@@ -7,9 +7,11 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import runpy
 import shlex
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -25,6 +27,7 @@ from posezoo.zoo import info, list_models, load
 
 if TYPE_CHECKING:
     from posezoo.inference.estimator import PoseModel
+    from posezoo.inference.lifting import Pinhole
     from posezoo.inference.poses import Poses
     from posezoo.inference.runners import TFLiteRunner
 
@@ -50,10 +53,14 @@ def predict(arguments: argparse.Namespace) -> int:
     from posezoo.inference.images import ImageError
 
     pictures = find_pictures(arguments.pictures)
+    depths, camera = depth_of(arguments.depth, pictures), camera_of(arguments.camera)
     boxes = read_boxes(arguments.boxes) if arguments.boxes else {}
     model = load(arguments.model, runtime=arguments.runtime, threads=arguments.threads)
     if arguments.inpaint and not model.card.input.depth:
         raise CommandError(f"--inpaint fills holes of depth frames; {arguments.model} looks at photographs")
+    lifts = bool(depths) or (camera is not None and model.card.input.depth)
+    if camera is not None and not lifts:
+        raise CommandError("--camera lifts keypoints into space by their depth; give the frames with --depth")
     threshold = model.card.score_threshold if arguments.threshold is None else arguments.threshold
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -65,14 +72,16 @@ def predict(arguments: argparse.Namespace) -> int:
             if arguments.inpaint:
                 image = fill_missing(image)
             people = model(image, boxes=boxes.get(path.name), flip=arguments.flip)
+            points = lifted(people, image, depths.get(path), camera) if lifts else None
             target = out / path.absolute().relative_to(base).parent / annotated_name(path)
-            write_annotated(target, model.picture(image), people, threshold)
+            write_annotated(target, model.picture(image), people, threshold, depths=lifts)
         except (ImageError, ValueError, OSError) as error:
             failed += 1
             print(f"posezoo: {error}", file=sys.stderr)
             continue
         image_id = int(path.stem) if path.stem.isdecimal() else number
-        results += [{**row, "file_name": path.name} for row in people.to_coco(image_id)]
+        rows = [{**row, "file_name": path.name} for row in people.to_coco(image_id)]
+        results += [{**row, **in_space(people, points, i)} for i, row in enumerate(rows)] if lifts else rows
     if failed == len(pictures):
         return REFUSED
     with replacing(out / "results.json") as path:
@@ -137,11 +146,72 @@ def annotated_name(path: Path) -> str:
     return f"{path.stem}_poses{suffix}"
 
 
-def write_annotated(target: Path, image: np.ndarray, people: Poses, threshold: float) -> None:
-    """Draw poses on a picture and write it."""
-    from posezoo.inference.drawing import draw, write_picture
+def write_annotated(
+    target: Path, image: np.ndarray, people: Poses, threshold: float, *, depths: bool = False
+) -> None:  # fmt: skip
+    """Draw poses on a picture, with their depths where wanted, and write it."""
+    from posezoo.inference.drawing import draw, draw_depths, write_picture
 
-    write_picture(target, draw(image, people, threshold=threshold))
+    write_picture(target, (draw_depths if depths else draw)(image, people, threshold=threshold))
+
+
+def depth_of(given: str | None, pictures: Sequence[Path]) -> dict[Path, Path]:
+    """Return the depth frame of every picture: the file given, or the one of the same name in the folder given.
+
+    Raises:
+        CommandError: One is missing, or one file is given for several pictures.
+    """
+    if given is None:
+        return {}
+    path = Path(given)
+    if path.is_dir():
+        frames = {picture: path / picture.name for picture in pictures}
+    elif len(pictures) == 1:
+        frames = {pictures[0]: path}
+    else:
+        raise CommandError(f"--depth {given}: {len(pictures)} pictures need a folder with a frame of each one's name")
+    missing = [frame for frame in frames.values() if not frame.is_file()]
+    if missing:
+        raise CommandError(f"{missing[0]}: no such depth frame")
+    return frames
+
+
+def camera_of(given: str | None) -> Pinhole | None:
+    """Return the intrinsics of `--camera`.
+
+    Raises:
+        CommandError: They are not four numbers.
+    """
+    from posezoo.inference.lifting import Pinhole
+
+    if given is None:
+        return None
+    try:
+        fx, fy, cx, cy = (float(number) for number in given.split(","))
+    except ValueError:
+        raise CommandError(f"--camera {given}: expected fx,fy,cx,cy in pixels, such as 200,200,112,84") from None
+    return Pinhole(fx, fy, cx, cy)
+
+
+def lifted(people: Poses, image: np.ndarray, frame: Path | None, camera: Pinhole | None) -> np.ndarray | None:
+    """Give poses their depth from a frame, or from the picture where that is depth; return points in space."""
+    from posezoo.inference.depth import read_depth
+    from posezoo.inference.lifting import lift, same_view
+
+    depth = image if frame is None else read_depth(frame)
+    same_view(image.shape, depth)
+    return lift(people, depth, camera)
+
+
+def in_space(people: Poses, points: np.ndarray | None, person: int) -> dict[str, list]:
+    """One person's depths, and points in space where there is a camera, in millimetres; None where unknown."""
+
+    def numbers(values: np.ndarray) -> list:
+        return [None if np.isnan(v) else round(float(v), 1) for v in values.ravel()]
+
+    assert people.depth is not None
+    told = {"depth_mm": numbers(people.depth[person])}
+    return told if points is None else {**told, "points_mm": numbers(points[person])}
 
 
 # ------------------------------------------------------------------------------------------------- demo
@@ -155,6 +225,8 @@ def demo(arguments: argparse.Namespace) -> int:
     """Poses in two public-domain photographs, or in a rendered depth frame."""
     model = load(arguments.model, runtime=arguments.runtime)
     threshold = model.card.score_threshold
+    if model.card.family == "hand":
+        return demo_hands(model, Path(arguments.out), arguments.seed)
     pictures: Mapping = demo_frame(arguments.seed) if model.card.input.depth else demo_photos()
     for name, (image, box) in pictures.items():
         people = model(image) if model.codec.bottom_up else model(image, boxes=[box])
@@ -188,21 +260,42 @@ def demo_frame(seed: int) -> dict[str, tuple[np.ndarray, None]]:
     return {"depth_frame": (sample.depth, None)}
 
 
+def demo_hands(model: PoseModel, out: Path, seed: int) -> int:
+    """Keypoints and depths of a rendered frame with two hands."""
+    from posezoo.inference.lifting import Pinhole, lift
+    from posezoo.synth.hand_frames import demo_frame as two_hands
+
+    frame = two_hands(seed)
+    picture = frame.depth if model.card.input.depth else frame.amplitude
+    if picture is None or frame.depth is None or frame.camera is None:
+        raise CommandError("the rendered frame has no depth or amplitude; reinstall posezoo")
+    hands = model(picture)
+    lift(hands, frame.depth.astype(np.float32) / 1000, Pinhole(*frame.camera))
+    target = out / "hands_poses.png"
+    write_annotated(target, model.picture(model.read(picture)), hands, model.card.score_threshold, depths=True)
+    print_keypoints("hands", hands, model.card.score_threshold)
+    print(f"written: {target}\n")
+    return DONE
+
+
 def print_keypoints(title: str, people: Poses, threshold: float) -> None:
-    """Print the keypoints that score at least `threshold`."""
+    """Print the keypoints that score at least `threshold`, with their depth where it is known."""
+    far = people.depth is not None
     for i in range(len(people)):
+        depths = people.depth[i] if people.depth is not None else np.full(len(people.skeleton.keypoints), np.nan)
         rows = [
-            (name, f"{x:.1f}", f"{y:.1f}", f"{score:.2f}")
-            for name, (x, y), score in zip(
-                people.skeleton.keypoints, people.keypoints[i], people.scores[i], strict=True
+            (name, f"{x:.1f}", f"{y:.1f}", f"{score:.2f}", *([f"{mm:.0f}" if mm == mm else "?"] if far else []))
+            for name, (x, y), score, mm in zip(
+                people.skeleton.keypoints, people.keypoints[i], people.scores[i], depths, strict=True
             )
             if score >= threshold
         ]
         hidden = people.skeleton.num_keypoints - len(rows)
         note = f", {hidden} below {threshold:g} hidden" if hidden else ""
         print_table(
-            f"{title}: person {i + 1}, score {people.person_scores[i]:.2f}{note}", ("keypoint", "x", "y", "score"), rows
-        )
+            f"{title}: person {i + 1}, score {people.person_scores[i]:.2f}{note}",
+            ("keypoint", "x", "y", "score", *(["depth mm"] if far else [])), rows,
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- list, info
@@ -289,6 +382,12 @@ def eval_command(arguments: argparse.Namespace) -> int:
     from posezoo.evaluation.top_down import evaluate_pck
 
     model = load(arguments.model, runtime=arguments.runtime, weights=arguments.weights, threads=arguments.threads)
+    if (model.card.family == "hand") != (arguments.dataset == "hands"):
+        raise CommandError(
+            f"{arguments.model} is not for --dataset {arguments.dataset}; hand models take 'hands' alone"
+        )
+    if model.card.family == "hand":
+        return eval_hands(model, arguments)
     if model.card.input.depth != (arguments.dataset in DEPTH_LAYOUTS):
         looks = "depth" if model.card.input.depth else "colour"
         raise CommandError(f"{arguments.model} looks at {looks}; --dataset {arguments.dataset} does not hold that")
@@ -406,6 +505,33 @@ def eval_depth(model: PoseModel, arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def eval_hands(model: PoseModel, arguments: argparse.Namespace) -> int:
+    """Error in input pixels and PCK of the hand's box, on labelled hands."""
+    from posezoo.data.hands import HandScenes
+    from posezoo.evaluation.hands import find_hands, score_hands
+    from posezoo.synth.hand_folders import labelled_hands
+
+    spec = model.card.input
+    scenes = HandScenes(
+        labelled_hands(arguments.data), spec.wh, looks_at=spec.colour, farthest_m=spec.farthest_m
+    )  # fmt: skip
+    found = find_hands(
+        model.runner, scenes, model.codec, model.card.skeleton,
+        progress=lambda rows: track(rows, "evaluating", total=len(scenes)),
+    )  # fmt: skip
+    scores = score_hands(found, model.card.skeleton)
+    rows = [(k, f"{error:.2f}", f"{scores.pck_of[k]:.4f}") for k, error in scores.error_of.items()]
+    rows += [("all", f"{scores.error_px:.2f}", f"{scores.pck:.4f}"), ("hidden ones", f"{scores.hidden_px:.2f}", "")]
+    title = f"error in input pixels, PCK@0.1 of the hand's box, {scores.frames} frames, {model!r}"
+    print_table(title, ("keypoint", "error px", "PCK"), rows)
+    print(f"right about which hands are there: {scores.hands:.4f}, about which keypoints are seen: {scores.seen:.4f}")
+    if arguments.json:
+        content = {"model": model.card.name, "runtime": model.runner.name, **dataclasses.asdict(scores)}
+        with replacing(arguments.json) as path:
+            path.write_text(json.dumps(content, indent=1))
+    return DONE
+
+
 def train(arguments: argparse.Namespace) -> int:
     """Run the model's recipe with the card's settings and the flags given."""
     card = info(arguments.model)
@@ -449,10 +575,50 @@ def import_torch(arguments: argparse.Namespace) -> int:
 
 def export_command(arguments: argparse.Namespace) -> int:
     """A gated file for another runtime."""
+    out, header = Path(arguments.out), arguments.to == "c"
+    if header and out.suffix != ".h":
+        raise CommandError(f"{out}: a C header's name ends in .h")
+    if not arguments.data and not arguments.calibration:
+        if header:
+            return released_header(arguments.model, out)
+        raise CommandError("give --calibration FOLDER or --data FOLDER: the gate, and int8's ranges, need pictures")
+    if not header:
+        sidecar = export_file(arguments, out)
+        print(f"written: {out} ({sidecar['bytes'] / 1e6:.2f} MB), {out}.json")
+        return DONE
+    with tempfile.TemporaryDirectory() as folder:
+        export_file(arguments, Path(folder) / "model.tflite")
+        content = (Path(folder) / "model.tflite").read_bytes()
+    return write_header(content, out, f"{arguments.model}_{arguments.precision}")
+
+
+def released_header(name: str, out: Path) -> int:
+    """Write a model's released int8 file as a C header."""
+    from posezoo.weights import fetch
+
+    card = info(name)
+    if "int8" not in card.weights:
+        raise CommandError(f"no int8 file is released for '{name}'; make one with --calibration FOLDER --weights FILE")
+    return write_header(Path(fetch(card.weights["int8"])).read_bytes(), out, f"{name}_int8")
+
+
+def write_header(content: bytes, out: Path, name: str) -> int:
+    """Write a file as a C header, and tell what its interpreter needs."""
+    from posezoo.export.c_array import write_c_array
+
+    told = write_c_array(content, out, name=re.sub(r"\W", "_", name))
+    print_table("operators to register", ("operator",), [(operator,) for operator in told["operators"]])
+    print(f"written: {out} ({told['bytes'] / 1e3:.1f} kB of model, arena about {told['arena_bytes'] / 1e3:.0f} kB)")
+    return DONE
+
+
+def export_file(arguments: argparse.Namespace, out: Path) -> dict:
+    """Convert, gate and write a TFLite file; return its sidecar."""
     from posezoo.data.calibration import person_crops, whole_pictures
     from posezoo.data.pipeline import PersonCrops
     from posezoo.data.readers import read
     from posezoo.export.gates import GateError
+    from posezoo.export.rewrite import combed, without_groups
     from posezoo.export.tflite import export_tflite
 
     model = load(arguments.model, runtime="keras", weights=arguments.weights)
@@ -462,10 +628,13 @@ def export_command(arguments: argparse.Namespace) -> int:
     else:
         found = find_pictures([arguments.calibration])
         pictures = whole_pictures(found, model.card.input, limit=arguments.pictures)
+    network = model.network
+    for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
+        network = rewrite(network) if wanted else network
     int8 = arguments.precision == "int8"
     try:
         sidecar = export_tflite(
-            model.network, model.card.input, arguments.out, calibration=pictures if int8 else None,
+            network, model.card.input, out, calibration=pictures if int8 else None,
             check_pictures=np.stack(pictures[: arguments.check]), io=arguments.io,
         )  # fmt: skip
     except GateError as error:
@@ -475,8 +644,7 @@ def export_command(arguments: argparse.Namespace) -> int:
         for r in sidecar["gates"]
     ]
     print_table("gates passed", ("output", "kernels", "PSNR dB", "largest error", "levels"), rows)
-    print(f"written: {arguments.out} ({sidecar['bytes'] / 1e6:.2f} MB), {arguments.out}.json")
-    return DONE
+    return sidecar
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -593,8 +761,9 @@ def _parser() -> argparse.ArgumentParser:
         keypoint-result format: image_id (the file's number where its name is one), keypoints as x, y, score for each
         keypoint in picture pixels, score, bbox, and file_name.
 
-        Networks that look at depth (pose machines) take 16-bit PNGs in millimetres; their poses are drawn on the
-        coloured depth. Bottom-up networks (efficienthrnet, pose machines) find everybody. The others look at one
+        Networks that look at depth (pose machines, hand25d_depth) take 16-bit PNGs in millimetres; their poses are
+        drawn on the coloured depth. hand25d takes a depth camera's amplitude, a PNG of 16 bits, or an infrared or grey
+        picture of 8 bits. Bottom-up networks (efficienthrnet, pose machines) find everybody. The others look at one
         person: give the people's boxes with --boxes; without, the whole picture is taken as one person.
 
         examples:
@@ -602,6 +771,7 @@ def _parser() -> argparse.ArgumentParser:
           posezoo predict holiday/ -o holiday_poses
           posezoo predict "frames/*.png" --boxes boxes.json --runtime keras
           posezoo predict depth.png --model mpm_4s
+          posezoo predict amplitude.png --model hand25d --depth depth.png --camera 200,200,112,84
     """)  # fmt: skip
     sub.add_argument("pictures", nargs="+", metavar="PHOTO|FOLDER|GLOB", help="pictures, folders of them, or patterns")
     model_argument(sub)
@@ -611,12 +781,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--threshold", type=float, help="hide keypoints that score lower (default: the card's)")
     sub.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     sub.add_argument("--inpaint", action="store_true", help="depth frames: fill what the sensor missed first")
+    sub.add_argument(
+        "--depth", metavar="FILE|FOLDER",
+        help="depth frame of the same view, or a folder with one of each picture's name: keypoints get their distance",
+    )  # fmt: skip
+    sub.add_argument(
+        "--camera", metavar="FX,FY,CX,CY", help="with depth: intrinsics in pixels; keypoints get their place in space"
+    )
     sub.add_argument("--threads", type=int, help="threads of the TFLite runtime")
 
-    sub = command("demo", demo, "poses in two photographs, or in a rendered depth frame", """
+    sub = command("demo", demo, "poses in two photographs, or in a rendered frame", """
         Run the packaged int8 file on two public-domain photographs that come with scikit-image, print the keypoints
         that score above the card's threshold, and write the annotated pictures. Models that look at depth get a
-        frame of two people rendered for them, as 'posezoo synth' makes it (pip install 'posezoo[synth]').
+        frame of two people rendered for them, hand models one of two hands, as 'posezoo synth' makes it
+        (pip install 'posezoo[synth]').
     """)  # fmt: skip
     model_argument(sub)
     runtime_argument(sub, "tflite")
@@ -641,16 +819,18 @@ def _parser() -> argparse.ArgumentParser:
         Measure PCK, the share of keypoints within a threshold of the person's torso, head or box size, on the
         network in Keras or on its int8 file, with the same code. Bottom-up networks are measured by COCO's average
         precision with --dataset coco, else by the PCK of the best person that they find in the whole picture.
-        Networks that look at depth are measured by precision, recall and F-score of landmarks.
+        Networks that look at depth are measured by precision, recall and F-score of landmarks, those of hands by their
+        error in pixels and the PCK of the hand's box, on rendered or recorded frames (docs/hand.md).
 
         examples:
           posezoo eval mobilenet_split_224 --dataset lsp --data lspet --split val --runtime tflite --plot pck.png
           posezoo eval efficienthrnet_h-2 --dataset coco --data coco --runtime keras --flip --scales 0.5,1,1.5
           posezoo eval mpm_4s --dataset utd_mhad --data utd_mhad_depth --plot precision_recall.png
+          posezoo eval hand25d --dataset hands --data hands/test
     """)  # fmt: skip
     model_argument(sub, positional=True)
     sub.add_argument("--data", required=True, help="folder of the data set")
-    dataset_arguments(sub, split="val", layouts=("lsp", "flic", "coco", *DEPTH_LAYOUTS))
+    dataset_arguments(sub, split="val", layouts=("lsp", "flic", "coco", *DEPTH_LAYOUTS, "hands"))
     runtime_argument(sub, "tflite")
     sub.add_argument(
         "--weights",
@@ -702,17 +882,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--out", required=True, help="the .weights.h5 to write")
     sub.add_argument("--skeleton", help="keypoints of the checkpoint where they are not the card's")
 
-    sub = command("export", export_command, "a gated TFLite file", """
+    sub = command("export", export_command, "a gated TFLite file, or a C header", """
         Convert a model to TFLite. The file is run beside the network on the default delegate and on built-in kernels;
         one that disagrees, or whose output is nearly constant, is not written. A JSON sidecar records hash, versions,
         operators, scales and the comparison.
 
-        example:
+        --to c writes the file as a C header for TensorFlow Lite Micro, with the operators to register and the arena's
+        size; without pictures to calibrate on, the released int8 file.
+
+        examples:
           posezoo export mobilenet_split_224 --calibration photos/ -o pose.tflite
+          posezoo export hand25d --to c -o hand25d.h
     """)  # fmt: skip
     model_argument(sub, positional=True)
-    sub.add_argument("-o", "--out", required=True, help="the .tflite to write")
-    source = sub.add_mutually_exclusive_group(required=True)
+    sub.add_argument("-o", "--out", required=True, help="the .tflite, or with --to c the .h to write")
+    sub.add_argument("--to", choices=("tflite", "c"), default="tflite", help="(default: %(default)s)")
+    sub.add_argument(
+        "--no-groups", action="store_true", help="dense kernels for grouped convolutions, which Edge TPU refuses"
+    )
+    sub.add_argument(
+        "--no-dilation", action="store_true", help="plain convolutions of interleaved pixels for dilated ones"
+    )
+    source = sub.add_mutually_exclusive_group()
     source.add_argument(
         "--calibration", metavar="FOLDER", help="pictures of the kind the network will see, taken whole"
     )

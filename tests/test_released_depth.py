@@ -14,7 +14,7 @@ from posezoo.evaluation.pose_machines import Labelled, score_landmarks  # noqa: 
 from posezoo.synth.crowd import body_source  # noqa: E402
 from posezoo.synth.scene import Recipe, SceneSettings, make_sample  # noqa: E402
 
-RELEASED = [n for n in posezoo.list_models(released=True) if posezoo.info(n).input.depth]
+RELEASED = [n for n in posezoo.list_models(released=True) if posezoo.info(n).family == "pose_machines"]
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,18 @@ import numpy as np
 import yaml
 
 import posezoo
-from posezoo.cards import read_card
+from posezoo.cards import Card, read_card
 from posezoo.cards.card import FOLDER
 from posezoo.codecs import make_codec
 from posezoo.data.calibration import person_crops
 from posezoo.data.canvases import Canvases, read_lspet_coco17
 from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, RecordFrames
+from posezoo.data.hands import HandAugmentation, HandScenes
 from posezoo.data.pipeline import Examples, PersonCrops
 from posezoo.data.readers import read
 from posezoo.export.tflite import export_tflite
 from posezoo.synth.frames import SynthFrames
+from posezoo.synth.hand_folders import labelled_hands
 from posezoo.weights import PACKAGED, save_float16, sha256
 
 
@@ -58,6 +60,14 @@ def depth_frames(dataset: str, data: Path, input_wh: tuple[int, int]) -> DepthSc
     return DepthScenes(RecordFrames(read(dataset, data, "train")), input_wh, augmentation=DepthAugmentation())
 
 
+def hand_frames(card: Card, data: Path) -> HandScenes:
+    """Training frames of a hand network, varied as in training."""
+    return HandScenes(
+        labelled_hands(data), card.input.wh, looks_at=card.input.colour, farthest_m=card.input.farthest_m,
+        augmentation=HandAugmentation(),
+    )  # fmt: skip
+
+
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name from 'posezoo list'")
@@ -68,7 +78,9 @@ def main(argv=None) -> None:
     parser.add_argument("--recipe", help="the command that trained the weights, for the card")
     arguments = parser.parse_args(argv)
     card = read_card(arguments.model)
-    if card.input.depth:
+    if card.family == "hand":
+        crops = hand_frames(card, arguments.data)
+    elif card.input.depth:
         crops = depth_frames(arguments.dataset, arguments.data, card.input.wh)
     elif make_codec(input_wh=card.input.wh, **card.codec).bottom_up:
         crops = Canvases(read_lspet_coco17(arguments.data, "train"), card.input.wh, single=0.3)

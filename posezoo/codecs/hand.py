@@ -160,8 +160,12 @@ class HandCodec:
 
     def _peaks(self, heatmaps: np.ndarray, *, shares: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Each map's peak in input pixels `(K, 2)`, and its window's share of the map `(K,)`, or 1 without `shares`."""
+        import cv2
+
         height, width, count = heatmaps.shape
-        flat = np.ascontiguousarray(heatmaps.reshape(-1, count).T)
+        flat = cv2.transpose(
+            np.ascontiguousarray(heatmaps, np.float32).reshape(-1, count)
+        )  # NumPy's takes 5 times longer
         peak = flat.argmax(axis=1)
         top = flat[np.arange(count), peak].astype(np.float32)
         if np.isnan(top).any():

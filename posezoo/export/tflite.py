@@ -87,7 +87,10 @@ def to_tflite(
 
 
 def add_signature(content: bytes, input_name: str, output_names: list[str]) -> bytes:
-    """Name the input and the outputs of a TFLite file, which a frozen function loses.
+    """Name the input and the outputs of a TFLite file, which a frozen function loses, and its tensors by their layers.
+
+    The converter's own names repeat the model's name and list every operation that was folded in: in a small network a
+    seventh of the file.
 
     Args:
         content: The file.
@@ -99,6 +102,8 @@ def add_signature(content: bytes, input_name: str, output_names: list[str]) -> b
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     graph = model.subgraphs[0]
+    for tensor in graph.tensors:
+        tensor.name = tensor.name.split(b";")[0].split(b"/", 1)[-1]
 
     def tensor_map(name, index):
         entry = schema.TensorMapT()

@@ -58,6 +58,40 @@ def draw(image: np.ndarray, poses: Poses, *, threshold: float = 0.2, boxes: bool
     return canvas
 
 
+def draw_depths(image: np.ndarray, poses: Poses, *, threshold: float = 0.2, short_side_px: int = 480) -> np.ndarray:
+    """Draw poses and write each keypoint's depth in millimetres beside it.
+
+    Args:
+        image: RGB uint8 `(height, width, 3)`.
+        poses: Poses in the picture's pixels, with `depth`.
+        threshold: See `draw`.
+        short_side_px: Smaller pictures are enlarged by a whole number to at least this, so that the numbers can be
+            read.
+
+    Returns:
+        RGB uint8, maybe enlarged.
+    """
+    import cv2
+
+    times = max(1, -(-short_side_px // min(image.shape[:2])))
+    canvas = np.repeat(np.repeat(image, times, axis=0), times, axis=1)
+    larger = Poses((poses.keypoints + 0.5) * times - 0.5, poses.scores, poses.skeleton, poses.person_scores)
+    canvas = draw(canvas, larger, threshold=threshold)
+    if poses.depth is None:
+        return canvas
+    size = min(canvas.shape[:2]) / 1200
+    for keypoints, scores, depth in zip(larger.keypoints, poses.scores, poses.depth, strict=True):
+        for name, (x, y), score, millimetres in zip(poses.skeleton.keypoints, keypoints, scores, depth, strict=True):
+            if score < threshold or not np.isfinite(millimetres):
+                continue
+            place = (int(x) + round(14 * size) + 4, int(y) - 4)
+            for colour, thick in (((0, 0, 0), 3), (side_colour(name), 1)):
+                cv2.putText(
+                    canvas, f"{millimetres:.0f}", place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thick, cv2.LINE_AA
+                )
+    return canvas
+
+
 def _extent(points: np.ndarray, shape: tuple[int, ...]) -> float:
     """Size that line widths follow: the person's, within what suits the picture."""
     side = min(shape[:2])

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from posezoo.inference.images import ImageError
+from posezoo.inference.poses import Poses
 from posezoo.skeletons import Skeleton
 
 
@@ -123,3 +125,42 @@ class Lifter:
         held = np.where(lost & (self._age <= self.hold_frames), self._last, z)
         self._last = np.where(lost, self._last, z)
         return held
+
+
+def lift(poses: Poses, depth: np.ndarray, camera: Pinhole | None = None) -> np.ndarray | None:
+    """Give the poses of one picture their depth, and with a camera their points in space.
+
+    Without one, bones of impossible length are not noticed. A keypoint that is not on the picture, or where nothing
+    was measured, has no depth.
+
+    Args:
+        poses: Poses in the picture's pixels; their `depth` is written.
+        depth: float32 `(height, width)` in metres, 0 where nothing was measured, of the same view.
+        camera: Its intrinsics.
+
+    Returns:
+        float32 `(N, K, 3)` millimetres in the camera's axes, NaN where unknown; None without a camera.
+    """
+    millimetres = np.asarray(depth, np.float32) * 1000
+    lifters = [Lifter(camera or Pinhole(1, 1, 0, 0), poses.skeleton, hold_frames=0) for _ in range(len(poses))]
+    people = list(zip(lifters, poses.keypoints, poses.scores, strict=True))
+    if camera is None:
+        surface = [one.surface(millimetres, xy, score >= one.least_score) for one, xy, score in people]
+        poses.depth = np.reshape(surface, poses.scores.shape).astype(np.float32)
+        return None
+    space = np.reshape([one(millimetres, xy, score) for one, xy, score in people], (*poses.scores.shape, 3))
+    poses.depth = space[..., 2].astype(np.float32)
+    return space.astype(np.float32)
+
+
+def same_view(picture_hw: tuple[int, ...], depth: np.ndarray) -> None:
+    """Check that depth belongs to a picture.
+
+    Raises:
+        ImageError: They are of another size.
+    """
+    if tuple(picture_hw[:2]) != depth.shape:
+        raise ImageError(
+            f"the depth frame is {depth.shape[1]}x{depth.shape[0]}, the picture {picture_hw[1]}x{picture_hw[0]}; "
+            "expected the same view of the same camera"
+        )

@@ -189,7 +189,10 @@ def _heads(wanted: Heads, image, units, enlarged, quarter, half, keypoints: int,
         x = STYLE.conv_bn(x, auxiliary, 3, name="aux_conv2")
         outputs["heatmaps_aux"] = _enlarged(x, 2 if enlarge else 1, name="heatmaps_aux")
     if wanted.visibility or wanted.orientation or wanted.pose:
-        pooled = L.GlobalAveragePooling2D(name="pool")(encoded)
+        # Each unit by itself: joined before, they would share one scale in int8, and the decoder with them.
+        pooled = _joined(
+            [L.GlobalAveragePooling2D(name=f"pool_unit{i}")(x) for i, x in enumerate(units, 1)], name="pool"
+        )
         sizes = {"visibility": keypoints + 2, "orientation": 2 * ORIENTATIONS, "pose": 2 * len(POSES)}
         outputs |= {
             head: L.Dense(size, name=head, dtype="float32")(pooled)
