@@ -26,6 +26,7 @@ from posezoo.files import replacing
 from posezoo.zoo import info, list_models, load
 
 if TYPE_CHECKING:
+    from posezoo.export.job import Job
     from posezoo.inference.estimator import PoseModel
     from posezoo.inference.lifting import Pinhole
     from posezoo.inference.poses import Poses
@@ -574,22 +575,63 @@ def import_torch(arguments: argparse.Namespace) -> int:
 
 
 def export_command(arguments: argparse.Namespace) -> int:
-    """A gated file for another runtime."""
-    out, header = Path(arguments.out), arguments.to == "c"
-    if header and out.suffix != ".h":
+    """Gated files for other runtimes."""
+    from posezoo.export.gates import GateError
+    from posezoo.export.targets import TARGETS, get_target
+
+    if arguments.to == "list":
+        rows = [
+            *((t.name, t.title) for t in TARGETS.values()),
+            ("c", "C header of the TFLite file, for microcontrollers"),
+        ]
+        print_table(f"{len(targets)} target(s)", ("--to", "what"), targets)
+        return DONE
+    if not arguments.out:
+        raise CommandError("say where to write: -o FILE")
+    out = Path(arguments.out)
+    if arguments.to == "c":
+        return export_header(arguments, out)
+    target = get_target(arguments.to)
+    job = export_job(arguments)
+    try:
+        if target.name == "tflite":
+            sidecar = export_tflite_file(job, arguments, out)
+            print(f"written: {out} ({sidecar['bytes'] / 1e6:.2f} MB), {out}.json")
+            return DONE
+        made = target.make(job, out)
+    except GateError as error:
+        raise CommandError(f"nothing written: {error}") from error
+    except OSError as error:
+        raise CommandError(f"{out}: cannot be written ({error.strerror or error}); nothing is left behind") from error
+    rows = [
+        (r.output, r.kernels, f"{r.psnr_db:.1f}", f"{r.max_error:.2g}", r.levels)
+        for agreement in made.agreements
+        for r in agreement.rows
+    ]
+    print_table("gates passed", ("output", "runtime", "PSNR dB", "largest error", "levels"), rows)
+    for moved in (agreement.keypoints for agreement in made.agreements if agreement.keypoints):
+        told = f"{moved.median_px:.3f} px (median of {moved.keypoints}), at most {moved.max_px:.2f} px"
+        print(f"keypoints move by {told} of the input")
+    size = sum(p.stat().st_size for f in made.files for p in ([f] if f.is_file() else f.rglob("*")) if p.is_file())
+    print(f"written: {', '.join(str(f) for f in made.files)} ({size / 1e6:.2f} MB)")
+    return DONE
+
+
+def export_header(arguments: argparse.Namespace, out: Path) -> int:
+    """A TFLite file as a C header: a new one where there are pictures to calibrate on, else the released one."""
+    from posezoo.export.gates import GateError
+
+    if out.suffix != ".h":
         raise CommandError(f"{out}: a C header's name ends in .h")
     if not arguments.data and not arguments.calibration:
-        if header:
-            return released_header(arguments.model, out)
-        raise CommandError("give --calibration FOLDER or --data FOLDER: the gate, and int8's ranges, need pictures")
-    if not header:
-        sidecar = export_file(arguments, out)
-        print(f"written: {out} ({sidecar['bytes'] / 1e6:.2f} MB), {out}.json")
-        return DONE
+        return released_header(arguments.model, out)
     with tempfile.TemporaryDirectory() as folder:
-        export_file(arguments, Path(folder) / "model.tflite")
-        content = (Path(folder) / "model.tflite").read_bytes()
-    return write_header(content, out, f"{arguments.model}_{arguments.precision}")
+        file = Path(folder) / "model.tflite"
+        try:
+            export_tflite_file(export_job(arguments), arguments, file)
+        except GateError as error:
+            raise CommandError(f"nothing written: {error}") from error
+        return write_header(file.read_bytes(), out, f"{arguments.model}_{arguments.precision}")
 
 
 def released_header(name: str, out: Path) -> int:
@@ -612,33 +654,65 @@ def write_header(content: bytes, out: Path, name: str) -> int:
     return DONE
 
 
-def export_file(arguments: argparse.Namespace, out: Path) -> dict:
-    """Convert, gate and write a TFLite file; return its sidecar."""
+def export_job(arguments: argparse.Namespace) -> Job:
+    """The network to export, from the zoo or a file of the user's own, with pictures for calibration and gates."""
+    from posezoo.cards import read_card_file
+    from posezoo.export.job import Job
+    from posezoo.export.own import open_network
+    from posezoo.export.rewrite import combed, without_groups
+    from posezoo.export.seeded import seed_weights, smooth_pictures
+    from posezoo.zoo import build
+
+    trained = not arguments.structure_only
+    if arguments.card:
+        card = read_card_file(arguments.card)
+        network = open_network(arguments.model, card)
+    elif Path(arguments.model).suffix == ".keras" or Path(arguments.model).is_dir():
+        raise CommandError(f"{arguments.model} is a network of your own; describe it with --card FILE.yaml")
+    elif trained:
+        model = load(arguments.model, runtime="keras", weights=arguments.weights)
+        card, network = model.card, model.network
+    else:
+        card = info(arguments.model)
+        network = build(card.name)
+        seed_weights(network, card)
+    for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
+        network = rewrite(network) if wanted else network
+    if not trained and not (arguments.data or arguments.calibration):
+        pictures = list(smooth_pictures(card, min(arguments.pictures, 8)))
+    else:
+        pictures = calibration_pictures(arguments, card)
+    return Job(network, card, np.stack(pictures[: arguments.check]), pictures, trained)
+
+
+def calibration_pictures(arguments: argparse.Namespace, card: Card) -> list[np.ndarray]:
+    """Pictures of the kind that the network will see, as it takes them.
+
+    Raises:
+        CommandError: None are given.
+    """
     from posezoo.data.calibration import person_crops, whole_pictures
     from posezoo.data.pipeline import PersonCrops
     from posezoo.data.readers import read
-    from posezoo.export.gates import GateError
-    from posezoo.export.rewrite import combed, without_groups
+
+    if arguments.data:
+        crops = PersonCrops(read(arguments.dataset, Path(arguments.data), arguments.split), card.input.wh)
+        return person_crops(crops, limit=arguments.pictures)
+    if not arguments.calibration:
+        raise CommandError("the gates run on pictures: give some with --calibration FOLDER or --data FOLDER")
+    found = find_pictures([arguments.calibration])
+    return whole_pictures(found, card.input, limit=arguments.pictures)
+
+
+def export_tflite_file(job: Job, arguments: argparse.Namespace, out: Path) -> dict:
+    """Write a gated TFLite file of the precision and types asked for; return its sidecar."""
     from posezoo.export.tflite import export_tflite
 
-    model = load(arguments.model, runtime="keras", weights=arguments.weights)
-    if arguments.data:
-        crops = PersonCrops(read(arguments.dataset, Path(arguments.data), arguments.split), model.card.input.wh)
-        pictures = person_crops(crops, limit=arguments.pictures)
-    else:
-        found = find_pictures([arguments.calibration])
-        pictures = whole_pictures(found, model.card.input, limit=arguments.pictures)
-    network = model.network
-    for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
-        network = rewrite(network) if wanted else network
-    int8 = arguments.precision == "int8"
-    try:
-        sidecar = export_tflite(
-            network, model.card.input, out, calibration=pictures if int8 else None,
-            check_pictures=np.stack(pictures[: arguments.check]), io=arguments.io,
-        )  # fmt: skip
-    except GateError as error:
-        raise CommandError(f"nothing written: {error}") from error
+    calibration = job.calibration if arguments.precision == "int8" else None
+    sidecar = export_tflite(
+        job.network, job.card.input, out, calibration=calibration, check_pictures=job.pictures,
+        io=arguments.io,
+    )  # fmt: skip
     rows = [
         (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"])
         for r in sidecar["gates"]
@@ -882,21 +956,26 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--out", required=True, help="the .weights.h5 to write")
     sub.add_argument("--skeleton", help="keypoints of the checkpoint where they are not the card's")
 
-    sub = command("export", export_command, "a gated TFLite file, or a C header", """
-        Convert a model to TFLite. The file is run beside the network on the default delegate and on built-in kernels;
-        one that disagrees, or whose output is nearly constant, is not written. A JSON sidecar records hash, versions,
-        operators, scales and the comparison.
+    sub = command("export", export_command, "gated files for other runtimes", """
+        Convert a model for another runtime: --to list shows the targets. The file is run beside the network; one that
+        disagrees, or whose output is nearly constant or the same for every picture, is not written. A JSON sidecar
+        records hash, versions and the comparison.
 
-        --to c writes the file as a C header for TensorFlow Lite Micro, with the operators to register and the arena's
-        size; without pictures to calibrate on, the released int8 file.
+        --to c writes the TFLite file as a C header for TensorFlow Lite Micro, with the operators to register and the
+        arena's size; without pictures to calibrate on, the released int8 file.
+
+        MODEL is a name from 'posezoo list', or a .keras file or SavedModel of your own with --card.
 
         examples:
           posezoo export mobilenet_split_224 --calibration photos/ -o pose.tflite
+          posezoo export mobilenet_split_224 --to onnx --calibration photos/ -o pose.onnx
           posezoo export hand25d --to c -o hand25d.h
+          posezoo export mine.keras --card mine.yaml --to openvino --calibration photos/ -o mine.xml
     """)  # fmt: skip
-    model_argument(sub, positional=True)
-    sub.add_argument("-o", "--out", required=True, help="the .tflite, or with --to c the .h to write")
-    sub.add_argument("--to", choices=("tflite", "c"), default="tflite", help="(default: %(default)s)")
+    sub.add_argument("model", nargs="?", default="", help="a name from 'posezoo list', or a network of your own")
+    sub.add_argument("--to", default="tflite", metavar="TARGET", help="see --to list (default: %(default)s)")
+    sub.add_argument("-o", "--out", help="what to write")
+    sub.add_argument("--card", metavar="FILE", help="the YAML card of a network of your own, see docs/export.md")
     sub.add_argument(
         "--no-groups", action="store_true", help="dense kernels for grouped convolutions, which Edge TPU refuses"
     )
@@ -911,12 +990,18 @@ def _parser() -> argparse.ArgumentParser:
     dataset_arguments(sub, split="train")
     sub.add_argument("--pictures", type=int, default=200, help="how many of them to use (default: %(default)s)")
     sub.add_argument("--check", type=int, default=8, help="how many pictures the gate runs (default: %(default)s)")
-    sub.add_argument("--precision", choices=("int8", "float32"), default="int8", help="(default: %(default)s)")
+    sub.add_argument(
+        "--precision", choices=("int8", "float32"), default="int8", help="of --to tflite (default: %(default)s)"
+    )
     sub.add_argument(
         "--io", choices=("int8", "uint8", "float32"), default="int8",
-        help="type of the int8 file's input and outputs; browsers take uint8 or float32 (default: %(default)s)",
+        help="type of the int8 TFLite file's input and outputs; browsers take uint8 or float32 (default: %(default)s)",
     )  # fmt: skip
     sub.add_argument("--weights", default="default", help="your own .weights.h5 (default: the released file)")
+    sub.add_argument(
+        "--structure-only", action="store_true",
+        help="weights that nobody trained, to see what a target makes of a network before it has weights",
+    )  # fmt: skip
 
     from posezoo.synth.command import MANUAL, SUMMARY, add_arguments
 

@@ -80,6 +80,71 @@ def tiny_network(tiny_spec, tiny_pictures):
 
 
 @pytest.fixture(scope="session")
+def tiny_card(tiny_spec):
+    """The tiny network's card."""
+    from posezoo.cards.card import parse_card
+
+    values = {
+        "name": "tiny", "family": "tests", "title": "tiny", "paper": "none", "build": {}, "skeleton": "lsp14",
+        "input": {"shape": tiny_spec.shape, "mean": tiny_spec.mean, "std": tiny_spec.std},
+        "codec": {"type": "heatmap", "stride": 4}, "size": {}, "recipe": "none", "score_threshold": 0.0,
+        "licences": {"code": "Apache-2.0", "weights": "none", "data": "none"},
+    }  # fmt: skip
+    return parse_card(values, "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_job(tiny_network, tiny_card, tiny_pictures):
+    """What exporters are given for the tiny network."""
+    from posezoo.export.job import Job
+
+    return Job(tiny_network, tiny_card, tiny_pictures[:4], list(tiny_pictures))
+
+
+@pytest.fixture(scope="session")
+def mixed_job(tiny_card, tiny_pictures):
+    """A network of every kind of layer that the families use, and some that users bring, with two outputs."""
+    keras = pytest.importorskip("keras")
+    pytest.importorskip("tensorflow")
+    from posezoo.export.job import Job
+    from posezoo.export.seeded import seed_weights
+    from posezoo.layers import GroupedConv2D, SplitConv2D
+
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    image = keras.Input(tiny_card.input.shape, name="image")
+    x = layers.ZeroPadding2D(1, name="stem_pad")(image)
+    x = layers.Conv2D(16, 3, strides=2, use_bias=False, name="stem")(x)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = layers.Activation("swish", name="stem_act")(x)
+    gate = layers.GlobalAveragePooling2D(keepdims=True, name="se_pool")(x)
+    gate = layers.Conv2D(16, 1, activation="sigmoid", name="se_gate")(gate)
+    x = layers.Multiply(name="se_scale")([x, gate])
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    y = GroupedConv2D(16, 3, padding="same", groups=4, dilation_rate=2, use_bias=False, name="grouped")(x)
+    y = layers.BatchNormalization(name="grouped_bn")(y)
+    y = layers.Conv2D(16, 3, padding="same", groups=2, name="keras_groups")(y)
+    x = layers.Add(name="add")([x, y])
+    y = layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False, name="depthwise")(x)
+    y = layers.BatchNormalization(name="depthwise_bn")(y)
+    y = layers.ReLU(max_value=6.0, name="depthwise_act")(y)
+    near = layers.UpSampling2D(2, interpolation="nearest", name="near")(y)
+    smooth = layers.UpSampling2D(2, interpolation="bilinear", name="smooth")(y)
+    x = layers.Concatenate(name="concat")([x, near, smooth])
+    x = layers.BatchNormalization(name="concat_bn")(x)
+    up = layers.Conv2DTranspose(8, 4, strides=2, padding="same", use_bias=False, name="up")(x)
+    up = layers.ReLU(name="up_act")(layers.BatchNormalization(name="up_bn")(up))
+    low = layers.AveragePooling2D(2, name="low_pool")(up)
+    outputs = {
+        "heatmaps": SplitConv2D([1] * 6 + [2], name="heatmaps")(low),
+        "tags": layers.Conv2D(3, 1, name="tags")(up),
+    }
+    network = keras.Model(image, outputs, name="mixed")
+    seed_weights(network, tiny_card)
+    return Job(network, tiny_card, tiny_pictures[:4], list(tiny_pictures), trained=False)
+
+
+@pytest.fixture(scope="session")
 def tiny_int8(tiny_network, tiny_spec, tiny_pictures):
     """The tiny network as an int8 file's content."""
     pytest.importorskip("tensorflow")

@@ -218,6 +218,37 @@ def parse_card(values: Mapping[str, Any], where: str) -> Card:
     return _make(Card, values, where)
 
 
+#: What a user's own card need not say.
+OWN_CARD = {
+    "family": "own", "paper": "none given", "build": {}, "size": {}, "recipe": "the script that trained it",
+    "licences": {"code": "not stated", "weights": "not stated", "data": "not stated"},
+}  # fmt: skip
+
+
+def read_card_file(path: Path | str) -> Card:
+    """Read the card of a user's own network, which needs `name`, `skeleton`, `input` and `codec`.
+
+    Args:
+        path: YAML as in `CONTRIBUTING.md`. `skeleton` may also be a mapping: `name`, `keypoints`, and `limbs` if any.
+
+    Raises:
+        CardError: The file is missing or no such card.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CardError(f"{path}: no card that can be read ({error}); expected YAML") from error
+    if not isinstance(values, Mapping):
+        raise CardError(f"{path}: expected a YAML mapping")
+    values = {**OWN_CARD, "title": values.get("name", "own network"), **values}
+    if isinstance(values.get("skeleton"), Mapping):
+        try:
+            values["skeleton"] = Skeleton(**values["skeleton"])
+        except (TypeError, ValueError) as error:
+            raise CardError(f"{path}: skeleton: {error}") from error
+    return parse_card(values, str(path))
+
+
 @functools.cache
 def all_cards() -> Mapping[str, Card]:
     """Return every card of the package by name, in alphabetical order."""

@@ -83,3 +83,18 @@ def check(
             failed.append(f"{told}: largest error {row.max_error:.3f} of the range, at most {max_error:.3f} allowed")
     if failed:
         raise GateError("; ".join(failed))
+
+
+def check_reacts(outputs: dict[str, np.ndarray], *, kernels: str) -> None:
+    """Refuse a file whose outputs are the same for every picture.
+
+    Args:
+        outputs: `(batch, ...)` each; a batch of one picture cannot be judged and passes.
+        kernels: Kernel set or runtime that ran it.
+
+    Raises:
+        GateError: Names the outputs.
+    """
+    deaf = [name for name, value in outputs.items() if len(value) > 1 and (value == value[:1]).all()]
+    if deaf:
+        raise GateError(f"output(s) {', '.join(sorted(deaf))} on {kernels} kernels are the same for every picture")

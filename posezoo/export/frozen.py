@@ -1,0 +1,122 @@
+"""A network as one TensorFlow graph of constants, batch 1: where ONNX files and reports of operators begin."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+    from posezoo.cards.card import InputSpec
+
+#: What marks a function as "compile me": Keras sends a grouped convolution through one, converters refuse it.
+COMPILE_MARKS = ("_XlaMustCompile", "_noinline", "_XlaHasReferenceVars")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A frozen graph.
+
+    Attributes:
+        graph: GraphDef, its variables constants, calls of functions written out.
+        input: Name of the input tensor.
+        outputs: Name of the network's output -> name of the tensor.
+        ranks: Name of the network's output -> number of dimensions.
+        layers: Names of the network's layers, for blame.
+    """
+
+    graph: Any
+    input: str
+    outputs: dict[str, str]
+    ranks: dict[str, int]
+    layers: tuple[str, ...] = ()
+
+    def layer_of(self, node: str) -> str:
+        """Return the layer that a node belongs to, or the node's own name where none fits."""
+        return blame(node, self.layers)
+
+    def operators(self) -> dict[str, list[str]]:
+        """Return kind of operation -> names of its nodes; constants and what only passes on are left out."""
+        silent = {"Const", "Identity", "Placeholder", "NoOp"}
+        found: dict[str, list[str]] = {}
+        for node in self.graph.node:
+            if node.op not in silent:
+                found.setdefault(node.op, []).append(node.name)
+        return dict(sorted(found.items()))
+
+
+def blame(node: str, layers: tuple[str, ...] | list[str]) -> str:
+    """Return the layer whose name is part of a node's name such as `tiny_1/half_conv_1/convolution`.
+
+    Keras numbers the scope of a layer that is called again. Where two names fit, the last wins: it is the inner one.
+    """
+    known = set(layers)
+    found = node
+    for part in node.split("/"):
+        for name in (part, re.sub(r"_\d+$", "", part)):
+            if name in known:
+                found = name
+                break
+    return found
+
+
+def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
+    """Freeze a network at batch 1 and let TensorFlow simplify the graph.
+
+    Args:
+        network: Keras network on the TensorFlow backend, with a dict of outputs.
+        spec: Size of its input.
+
+    Raises:
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+    import keras
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError("conversion needs Keras on TensorFlow; unset KERAS_BACKEND and start again")
+    function = tf.function(lambda image: network(image, training=False)).get_concrete_function(
+        tf.TensorSpec((1, *spec.shape), tf.float32, name=spec.name)
+    )
+    frozen = convert_variables_to_constants_v2(function)
+    names = sorted(function.structured_outputs)
+    outputs = {name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)}
+    ranks = {name: len(tensor.shape) for name, tensor in zip(names, frozen.outputs, strict=True)}
+    definition = _without_compile_marks(frozen.graph.as_graph_def())
+    graph = _optimised(definition, frozen.inputs[0].name, list(outputs.values()))
+    return Frozen(graph, frozen.inputs[0].name, outputs, ranks, tuple(layer.name for layer in network.layers))
+
+
+def _without_compile_marks(definition: Any) -> Any:
+    """Let calls of compiled functions be plain calls, which TensorFlow then writes out."""
+    nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
+    for holder in (*nodes, *definition.library.function):
+        for mark in COMPILE_MARKS:
+            if mark in holder.attr:
+                del holder.attr[mark]
+    return definition
+
+
+def _optimised(definition: Any, source: str, results: list[str]) -> Any:
+    """Fold constants, write out function calls and drop what no output needs."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+    from tensorflow.python.framework import meta_graph
+    from tensorflow.python.grappler import tf_optimizer
+
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name="")
+        meta = meta_graph.create_meta_graph_def(graph=graph)
+    fetch = meta_graph_pb2.CollectionDef()
+    fetch.node_list.value.extend([source, *results])
+    meta.collection_def["train_op"].CopyFrom(fetch)
+    config = config_pb2.ConfigProto()
+    rewrite = config.graph_options.rewrite_options
+    rewrite.optimizers[:] = ["function", "constfold", "dependency"]
+    rewrite.meta_optimizer_iterations = config.graph_options.rewrite_options.ONE
+    # Graphs with fewer nodes are left alone by default.
+    rewrite.min_graph_nodes = -1
+    return tf_optimizer.OptimizeGraph(config, meta)

@@ -1,0 +1,205 @@
+"""The registry of targets, networks of users' own, weights that nobody trained, and the command."""
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+import cv2  # noqa: E402
+
+from posezoo import cli  # noqa: E402
+from posezoo.cards import CardError, read_card_file  # noqa: E402
+from posezoo.export.own import NetworkError, open_network  # noqa: E402
+from posezoo.export.pixels import keypoint_error, strongest  # noqa: E402
+from posezoo.export.seeded import seed_weights, smooth_pictures  # noqa: E402
+from posezoo.export.targets import TARGETS, UnknownTargetError, get_target  # noqa: E402
+from posezoo.files import replacing_folder  # noqa: E402
+from posezoo.inference.runners import KerasRunner  # noqa: E402
+from posezoo.zoo import build, info  # noqa: E402
+
+CARD = """
+name: dog
+skeleton: {name: dog, keypoints: [nose, left_ear, right_ear]}
+input: {shape: [32, 48, 3], mean: [0, 0, 0], std: [255, 255, 255]}
+codec: {type: heatmap, stride: 4}
+"""
+
+
+@pytest.fixture
+def dog(tmp_path):
+    """A user's own network, its card, and pictures for it."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((32, 48, 3))
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", activation="relu")(image)
+    keras.Model(image, keras.layers.Conv2D(3, 1, name="my_maps")(x)).save(tmp_path / "dog.keras")
+    (tmp_path / "dog.yaml").write_text(CARD)
+    (tmp_path / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (96, 64))
+        cv2.imwrite(str(tmp_path / "pictures" / f"{i}.png"), picture)
+    return tmp_path
+
+
+# ---------------------------------------------------------------------------------------------- registry
+
+
+def test_targets_have_files_of_their_own_and_functions_that_exist():
+    import importlib
+
+    assert len({t.ending for t in TARGETS.values()}) == len(TARGETS)
+    for target in TARGETS.values():
+        module, function = target.function.rsplit(".", 1)
+        assert callable(getattr(importlib.import_module(module), function)), target.name
+
+
+def test_near_target_is_suggested():
+    with pytest.raises(UnknownTargetError, match="unknown target 'openvin'; did you mean 'openvino'"):
+        get_target("openvin")
+
+
+def test_tflite_is_a_target_like_any_other(tiny_job, tmp_path):
+    made = get_target("tflite").make(tiny_job, tmp_path / "tiny.tflite")
+    assert [p.name for p in made.files] == ["tiny.tflite", "tiny.tflite.json"]
+    assert [a.rows[0].kernels for a in made.agreements] == ["default", "builtin"]
+
+
+# ------------------------------------------------------------------------------------------ own networks
+
+
+def test_own_network_is_exported_by_the_command(dog, capsys, monkeypatch):
+    pytest.importorskip("tf2onnx")
+    monkeypatch.chdir(dog)
+    command = "export dog.keras --card dog.yaml --to onnx --calibration pictures -o out/dog.onnx"
+    assert cli.main(command.split()) == 0, capsys.readouterr().err
+    assert "out/dog.onnx" in capsys.readouterr().out
+    network = open_network(dog / "dog.keras", read_card_file(dog / "dog.yaml"))
+    assert list(network.output) == ["heatmaps"]
+
+
+def test_own_saved_model_is_exported(dog, capsys, monkeypatch):
+    pytest.importorskip("tf2onnx")
+    monkeypatch.chdir(dog)
+    keras.models.load_model("dog.keras").export("dog_saved", verbose=False)
+    command = "export dog_saved --card dog.yaml --to onnx --calibration pictures -o dog.onnx"
+    assert cli.main(command.split()) == 0, capsys.readouterr().err
+    command = "export dog_saved --card dog.yaml --calibration pictures -o dog.tflite"
+    assert cli.main(command.split()) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command, told",
+    [
+        ("dog.keras --to onnx --calibration pictures -o x", "describe it with --card FILE.yaml"),
+        (
+            "dog.keras --card nothing.yaml --to onnx --calibration pictures -o x",
+            "nothing.yaml: no card that can be read",
+        ),
+        ("pictures --card dog.yaml --to onnx --calibration pictures -o x", "expected a .keras file or the folder of a"),
+        ("dog.keras --card dog.yaml --to onnxx --calibration pictures -o x", "did you mean 'onnx'"),
+        ("dog.keras --card dog.yaml --to onnx -o x", "give some with --calibration FOLDER"),
+        ("dog.keras --card dog.yaml --to onnx --calibration pictures", "say where to write: -o FILE"),
+    ],
+)
+def test_wrong_requests_are_told(dog, capsys, monkeypatch, command, told):
+    monkeypatch.chdir(dog)
+    assert cli.main(["export", *command.split()]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_unwritable_folder_is_told_and_leaves_nothing(dog, capsys, monkeypatch):
+    pytest.importorskip("tf2onnx")
+    monkeypatch.chdir(dog)
+    (dog / "file").write_text("no folder")
+    command = "export dog.keras --card dog.yaml --to onnx --calibration pictures -o file/dog.onnx"
+    assert cli.main(command.split()) == 2
+    assert "file/dog.onnx: cannot be written" in capsys.readouterr().err
+    assert (dog / "file").read_text() == "no folder"
+
+
+def test_missing_package_is_told(dog, capsys, monkeypatch):
+    import sys
+
+    monkeypatch.chdir(dog)
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    command = "export dog.keras --card dog.yaml --to onnx --calibration pictures -o x.onnx"
+    assert cli.main(command.split()) == 2
+    assert "pip install 'posezoo[export]'" in capsys.readouterr().err
+
+
+def test_network_that_does_not_fit_its_card_is_told(dog):
+    other = dog / "other.yaml"
+    other.write_text(CARD.replace("[32, 48, 3]", "[64, 48, 3]"))
+    with pytest.raises(NetworkError, match=r"takes \(32, 48, 3\), the card says \(64, 48, 3\)"):
+        open_network(dog / "dog.keras", read_card_file(other))
+    (dog / "broken.keras").write_bytes(b"nothing")
+    with pytest.raises(NetworkError, match="Keras cannot open it"):
+        open_network(dog / "broken.keras", read_card_file(other))
+
+
+def test_own_card_needs_four_entries(dog):
+    card = read_card_file(dog / "dog.yaml")
+    assert (card.name, card.skeleton.keypoints[1], card.licences["data"]) == ("dog", "left_ear", "not stated")
+    for entry in ("name", "skeleton", "input", "codec"):
+        (dog / "less.yaml").write_text("\n".join(line for line in CARD.splitlines() if not line.startswith(entry)))
+        with pytest.raises(CardError, match=entry):
+            read_card_file(dog / "less.yaml")
+    (dog / "less.yaml").write_text(CARD.replace("right_ear", "tail"))
+    with pytest.raises(CardError, match="left_ and right_ keypoints come in pairs"):
+        read_card_file(dog / "less.yaml")
+
+
+# ------------------------------------------------------------------------- weights that nobody trained
+
+
+@pytest.mark.parametrize("name", ["mpm_1s", "mobilenet_split_035_160"])
+def test_seeded_networks_answer_pictures_differently_and_alike_each_time(name):
+    card, pictures = info(name), smooth_pictures(info(name), 2)
+    outputs = []
+    for _ in range(2):
+        network = build(name)
+        seed_weights(network, card)
+        outputs.append(KerasRunner(network, card.input)(pictures))
+    for output, value in outputs[0].items():
+        np.testing.assert_allclose(outputs[1][output], value, atol=1e-4 * np.ptp(value))
+        assert np.abs(value[0] - value[1]).mean() > 0.05 * value.std()
+        assert np.abs(value).max() < 6e4  # float16 holds it
+
+
+# ------------------------------------------------------------------------------- keypoints, folders
+
+
+def test_keypoint_error_is_in_pixels_of_the_input(tiny_card):
+    maps = np.zeros((1, 16, 16, 14), np.float32)
+    maps[0, 5, 6] = 1
+    moved = np.roll(maps, 1, axis=2)
+    error = keypoint_error(tiny_card, {"heatmaps": maps}, {"heatmaps": moved})
+    assert error.keypoints == 14
+    assert error.median_px == pytest.approx(4)
+    assert keypoint_error(tiny_card, {"heatmaps": maps - 2}, {"heatmaps": moved}) is None
+
+
+def test_bottom_up_networks_are_compared_by_their_strongest_peaks():
+    card = info("mpm_1s")
+    maps = np.zeros((2, 46, 46, card.skeleton.num_keypoints + 1), np.float32)
+    maps[:, 10, 20] = 1
+    places, scores = strongest(card, {"heatmaps": maps})
+    assert places.shape == (2, card.skeleton.num_keypoints, 2)
+    np.testing.assert_allclose(places[0, 0], [(20 + 0.5) * 8 - 0.5, (10 + 0.5) * 8 - 0.5], atol=0.01)
+    assert scores.min() == 1
+    assert strongest(info("compact_efficientnet_b0"), {"classes": np.zeros((1, 1000))}) is None
+
+
+def test_folders_are_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "deep" / "folder"
+    with replacing_folder(target) as work:
+        (work / "a").write_text("1")
+    with pytest.raises(RuntimeError), replacing_folder(target) as work:
+        (work / "b").write_text("2")
+        raise RuntimeError
+    assert [p.name for p in target.iterdir()] == ["a"]
+    with replacing_folder(target) as work:
+        (work / "c").write_text("3")
+    assert [p.name for p in target.iterdir()] == ["c"]
+    assert [p.name for p in target.parent.iterdir()] == ["folder"]
