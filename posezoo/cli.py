@@ -580,11 +580,8 @@ def export_command(arguments: argparse.Namespace) -> int:
     from posezoo.export.targets import TARGETS, get_target
 
     if arguments.to == "list":
-        rows = [
-            *((t.name, t.title) for t in TARGETS.values()),
-            ("c", "C header of the TFLite file, for microcontrollers"),
-        ]
-        print_table(f"{len(targets)} target(s)", ("--to", "what"), targets)
+        known = {t.name: t.title for t in TARGETS.values()} | {"c": "C header of the TFLite file, for microcontrollers"}
+        print_table(f"{len(known)} target(s)", ("--to", "what"), list(known.items()))
         return DONE
     if not arguments.out:
         raise CommandError("say where to write: -o FILE")
