@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import posezoo
-from posezoo import cli
+from posezoo import cli, skeletons
 from posezoo.data.hand_frames import HIDDEN, LEFT, RIGHT, SEEN, UNKNOWN, HandFrame
 from posezoo.errors import UserError
 from posezoo.skeletons import HAND34
@@ -183,8 +183,12 @@ def test_names_agree_with_the_networks_and_the_skeleton():
     # Read, not imported: networks need Keras, rendering does not.
     source = ast.parse((Path(posezoo.__file__).parent / "models" / "hand.py").read_text())
     constants = {n.targets[0].id: n.value for n in source.body if isinstance(n, ast.Assign)}
-    assert ast.literal_eval(constants["POSES"]) == POSES
-    assert ast.literal_eval(constants["ORIENTATIONS"]) == ORIENTATIONS
+
+    def value(name: str):
+        node = constants[name]
+        return getattr(skeletons, node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+    assert value("POSES") == POSES and value("ORIENTATIONS") == ORIENTATIONS
     assert [LANDMARKS[k].replace("little", "pinky") for k in KEYPOINTS[:8]] == [
         "thumb4", "index4", "middle4", "ring4", "pinky4", "index1", "thumb2", "wrist"
     ]  # fmt: skip
