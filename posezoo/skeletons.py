@@ -187,6 +187,8 @@ HAND_AUXILIARY = (
 )  # fmt: skip
 #: Discrete poses of a hand (the eight of the paper's data section and its dummy class).
 HAND_POSES = ("ok", "open_hand", "pinch", "c_pose", "fist", "l_pose", "point", "thumbs_up", "other")
+#: Directions of a palm about the hand's long axis; in a mirror, direction k is -k.
+HAND_ORIENTATIONS = 8
 
 
 def _two_hands(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,26 +1,23 @@
 """Rendered hands: their anatomy, poses, labels, and the data sets made of them."""
 
-import ast
 import pickle
 import shlex
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-import posezoo
-from posezoo import cli, skeletons
+from posezoo import cli
 from posezoo.data.hand_frames import HIDDEN, LEFT, RIGHT, SEEN, UNKNOWN, HandFrame
 from posezoo.errors import UserError
-from posezoo.skeletons import HAND34
-from posezoo.synth.hand_arms import ORIENTATIONS, Arm, Hand, orientation
+from posezoo.skeletons import HAND34, HAND_ORIENTATIONS, HAND_POSES
+from posezoo.synth.hand_arms import Arm, Hand, orientation
 from posezoo.synth.hand_backgrounds import egocentric_view, facing_view
 from posezoo.synth.hand_frames import HandJob, SynthHands, demo_frame, depth_levels
 from posezoo.synth.hand_labels import fitted_angles, recorded_angles
-from posezoo.synth.hand_poses import COMBINATIONS, POSES, nearest_class, random_pose, template
+from posezoo.synth.hand_poses import COMBINATIONS, nearest_class, random_pose, template
 from posezoo.synth.hand_scene import HandRecipe, make_frame
 from posezoo.synth.hand_shape import (
     ANGLE,
@@ -113,7 +110,7 @@ def test_the_surface_follows_the_joints():
     shape = builtin_hand()
     assert 1500 < (shape.parts > 0).sum() < 4500
     assert (np.linalg.norm(shape.weights.sum(axis=1) - 1, axis=1) < 1e-5).all()
-    for name in POSES:
+    for name in HAND_POSES:
         angles, _ = random_pose(np.random.default_rng(1), shape, pose=name)
         vertices, marks = shape.posed(angles, wrist=np.eye(3), twist=0.0)
         for finger in FINGERS:
@@ -165,7 +162,7 @@ def test_the_thumb_is_on_the_right_side_in_frames_of_both_cameras(kind):
 def test_palms_directions_are_numbered_as_documented():
     assert orientation(arm_of(LEFT, BACK_UP)) == orientation(arm_of(RIGHT, BACK_UP)) == 4
     # About the vertical: the left hand's palm turns from the far side over the right border to the camera.
-    for number in range(ORIENTATIONS):
+    for number in range(HAND_ORIENTATIONS):
         angle = np.pi / 4 * (number - 4)
         about = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
         arm = arm_of(LEFT, about @ BACK_UP)
@@ -173,22 +170,13 @@ def test_palms_directions_are_numbered_as_documented():
         palm = -(about @ BACK_UP)[:, 1]
         if number == 2:
             assert palm[0] > 0.9, "class 2 faces the right border"
-        assert orientation(arm_of(RIGHT, about @ BACK_UP)) == -number % ORIENTATIONS, "in a mirror"
+        assert orientation(arm_of(RIGHT, about @ BACK_UP)) == -number % HAND_ORIENTATIONS, "in a mirror"
         for roll in (0.7, 2.0, -1.1):
             roll = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
             assert orientation(arm_of(LEFT, roll @ about @ BACK_UP)) == number, "turning the picture changes nothing"
 
 
-def test_names_agree_with_the_networks_and_the_skeleton():
-    # Read, not imported: networks need Keras, rendering does not.
-    source = ast.parse((Path(posezoo.__file__).parent / "models" / "hand.py").read_text())
-    constants = {n.targets[0].id: n.value for n in source.body if isinstance(n, ast.Assign)}
-
-    def value(name: str):
-        node = constants[name]
-        return getattr(skeletons, node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
-
-    assert value("POSES") == POSES and value("ORIENTATIONS") == ORIENTATIONS
+def test_landmarks_are_the_skeletons_keypoints():
     assert [LANDMARKS[k].replace("little", "pinky") for k in KEYPOINTS[:8]] == [
         "thumb4", "index4", "middle4", "ring4", "pinky4", "index1", "thumb2", "wrist"
     ]  # fmt: skip
@@ -202,10 +190,10 @@ def test_names_agree_with_the_networks_and_the_skeleton():
 def test_classes_can_be_told_apart(split):
     shape = hand_of(3)
     drawn, numbers = [], []
-    for name in POSES[:-1]:
+    for name in HAND_POSES[:-1]:
         for i in range(12):
             angles, number = random_pose(np.random.default_rng((2, i)), shape, pose=name, split=split)
-            assert POSES[number] == name
+            assert HAND_POSES[number] == name
             drawn.append(angles)
             numbers.append(number)
     classes, away = nearest_class(np.array(drawn))
@@ -228,7 +216,7 @@ def test_templates_look_like_their_names():
     for name in ("point", "l_pose"):
         assert mean_curl(name)[0] < 50 and mean_curl(name)[1:].min() > 150
     out = ANGLE["thumb.out"]
-    draws = {n: [template(np.random.default_rng(i), n, builtin_hand()) for i in range(12)] for n in POSES[:-1]}
+    draws = {n: [template(np.random.default_rng(i), n, builtin_hand()) for i in range(12)] for n in HAND_POSES[:-1]}
     assert np.mean([a[out] for a in draws["l_pose"]]) > np.mean([a[out] for a in draws["point"]]) + 25
     for name, low, high in (("ok", -0.004, 0.008), ("pinch", -0.004, 0.012), ("c_pose", 0.012, 0.075)):
         for number, angles in enumerate(draws[name]):
@@ -257,7 +245,7 @@ def test_splits_share_neither_parameters_nor_combinations():
 def test_poses_between_two_classes_are_other():
     shape = builtin_hand()
     found = [random_pose(np.random.default_rng(i), shape) for i in range(300)]
-    counts = np.bincount([number for _, number in found], minlength=len(POSES))
+    counts = np.bincount([number for _, number in found], minlength=len(HAND_POSES))
     assert counts[:-1].min() > 10 and 60 < counts[-1] < 130
 
 

@@ -19,11 +19,9 @@ from posezoo.geometry import apply, box_to_crop, crop_matrix, whole_picture
 from posezoo.inference.amplitude import crop_amplitude, toned
 from posezoo.inference.depth import cleaned, crop_depth
 from posezoo.inference.images import ImageError
-from posezoo.skeletons import HAND16, HAND34, HAND_AUXILIARY, Skeleton
+from posezoo.skeletons import HAND16, HAND34, HAND_AUXILIARY, HAND_ORIENTATIONS, Skeleton
 
 INPUTS = ("amplitude", "depth")
-#: Directions of a palm, counted around the hand's long axis: mirroring the picture makes class k to class -k.
-ORIENTATIONS = 8
 #: A hand with fewer pixels than this share of the picture is none that anybody could find.
 LEAST_SHARE = 0.001
 #: Pose and orientation are known where this many of a hand's labelled keypoints are in the picture.
@@ -264,7 +262,7 @@ def labels_of(
     )
     if not flip:
         return keypoints.copy(), hands.copy(), orientation, pose
-    turned = np.where(orientation < 0, -1, -orientation % ORIENTATIONS)
+    turned = np.where(orientation < 0, -1, -orientation % HAND_ORIENTATIONS)
     return keypoints[list(HAND34.flip_indices)], hands[::-1].copy(), turned[::-1], pose[::-1]
 
 

@@ -14,13 +14,11 @@ import keras
 from keras import layers as L
 
 from posezoo.layers import ConvStyle, GroupedConv2D, activation
-from posezoo.skeletons import HAND16, HAND_AUXILIARY, HAND_POSES, Skeleton
+from posezoo.skeletons import HAND16, HAND_AUXILIARY, HAND_ORIENTATIONS, HAND_POSES, Skeleton
 
 #: TensorFlow's padding, so that no runtime needs an operator for it.
 STYLE = ConvStyle(act="relu", symmetric=False)
 
-POSES = HAND_POSES
-ORIENTATIONS = 8
 SEGMENTS = ("background", "left_hand", "right_hand")
 BACKBONES = ("ladder", "mobilenet_v2", "densenet121")
 
@@ -193,7 +191,7 @@ def _heads(wanted: Heads, image, units, enlarged, quarter, half, keypoints: int,
         pooled = _joined(
             [L.GlobalAveragePooling2D(name=f"pool_unit{i}")(x) for i, x in enumerate(units, 1)], name="pool"
         )
-        sizes = {"visibility": keypoints + 2, "orientation": 2 * ORIENTATIONS, "pose": 2 * len(POSES)}
+        sizes = {"visibility": keypoints + 2, "orientation": 2 * HAND_ORIENTATIONS, "pose": 2 * len(HAND_POSES)}
         outputs |= {
             head: L.Dense(size, name=head, dtype="float32")(pooled)
             for head, size in sizes.items()

@@ -15,12 +15,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from posezoo.data.hand_frames import LEFT, RIGHT
+from posezoo.skeletons import HAND_ORIENTATIONS
 from posezoo.synth.hand_shape import HandShape
 
 #: Where a camera is: at somebody's eyes, or before somebody.
 Kind = Literal["egocentric", "facing"]
 
-ORIENTATIONS = 8
 _MIRROR, _PLAIN = np.array([-1.0, 1, 1]), np.ones(3)
 
 
@@ -224,7 +224,7 @@ def orientation(arm: Arm) -> int:
     along, towards = _unit(middle - wrist), -middle
     palm = cross(along, index - little) * (1 if arm.hand.side == LEFT else -1)
     angle = math.atan2(along @ cross(towards, palm), towards @ palm - (along @ towards) * (along @ palm))
-    return round(angle / (2 * math.pi / ORIENTATIONS)) % ORIENTATIONS
+    return round(angle / (2 * math.pi / HAND_ORIENTATIONS)) % HAND_ORIENTATIONS
 
 
 def collide(one: Arm, other: Arm) -> bool:

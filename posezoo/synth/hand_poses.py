@@ -15,11 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from posezoo.skeletons import HAND_POSES
 from posezoo.synth.hand_shape import ANGLE, ANGLES, FLAT, HIGHEST, LOWEST, HandShape, bone_frames, builtin_hand
 from posezoo.synth.rig import FINGERS
-
-#: Classes of poses, in the order of their numbers.
-POSES = ("ok", "open_hand", "pinch", "c_pose", "fist", "l_pose", "point", "thumbs_up", "other")
 
 Split = Literal["train", "test", "all"]
 
@@ -230,7 +228,7 @@ def _examples() -> tuple[np.ndarray, np.ndarray]:
     hand, rng = builtin_hand(), np.random.default_rng(0)
     rows = [(template(rng, name, hand), k) for k, name in enumerate(TEMPLATES) for _ in range(40)]
     marks = hand.landmarks_of(np.array([angles for angles, _ in rows]))
-    numbers = np.array([POSES.index(name) for name in TEMPLATES])
+    numbers = np.array([HAND_POSES.index(name) for name in TEMPLATES])
     return marks[:, 1:].reshape(len(rows), -1), numbers[[k for _, k in rows]]
 
 
@@ -241,7 +239,7 @@ def nearest_class(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         angles: `(N, 21)` degrees.
 
     Returns:
-        Indices into `POSES` `(N,)` and the mean distance `(N,)` in metres between the landmarks of the built-in hand
+        Indices into `HAND_POSES` `(N,)` and the mean distance `(N,)` in metres between the landmarks of the built-in hand
         in the pose and in the nearest of 40 examples of the class.
     """
     known, classes = _examples()
@@ -267,14 +265,14 @@ def random_pose(
     Args:
         rng: Source of every random number.
         shape: The hand, for poses in which finger and thumb touch.
-        pose: One of `POSES`; drawn by default.
+        pose: One of `HAND_POSES`; drawn by default.
         split: "train" leaves the held-out part of the templates and combinations out, "test" draws from it alone.
         recorded: Angles of real hands for "other", see `other`.
 
     Returns:
-        `(21,)` degrees and an index into `POSES`.
+        `(21,)` degrees and an index into `HAND_POSES`.
     """
-    chosen = pose or POSES[int(rng.choice(len(POSES), p=_SHARES))]
+    chosen = pose or HAND_POSES[int(rng.choice(len(HAND_POSES), p=_SHARES))]
 
     def draw(name: str) -> np.ndarray:
         if name == "other":
@@ -283,12 +281,12 @@ def random_pose(
 
     angles = draw(chosen)
     if pose is None and rng.random() < 0.2:
-        towards = draw(POSES[int(rng.integers(len(POSES)))])
+        towards = draw(HAND_POSES[int(rng.integers(len(HAND_POSES)))])
         step = float(rng.uniform(0, 0.5))
         angles = (1 - step) * angles + step * towards
         if step > 0.25:
             chosen = "other"
-    return angles, POSES.index(chosen)
+    return angles, HAND_POSES.index(chosen)
 
 
 _SHARES = np.array([0.1] * 8 + [0.2])

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from posezoo.data.hand_frames import LEFT
+from posezoo.skeletons import HAND_POSES
 from posezoo.synth.hand_arms import Arm, Person, cross
-from posezoo.synth.hand_poses import POSES
 from posezoo.synth.render import Mesh
 from posezoo.synth.rig import rotations
 from posezoo.synth.room import BOX, BOX_FACES, CYLINDER, CYLINDER_FACES
@@ -147,7 +147,7 @@ def _albedo(rng: np.random.Generator) -> float:
 def add_held_thing(rng: np.random.Generator, things: Things, arm: Arm) -> None:
     """Put something into a hand: a bar or cup in bent fingers, a pen in a pinch, a slab on an open palm."""
     marks = arm.hand.landmarks
-    name = POSES[arm.hand.pose]
+    name = HAND_POSES[arm.hand.pose]
     thick = float(arm.hand.shape.radii[6])
     if name in ("pinch", "ok"):
         middle = (marks[4] + marks[8]) / 2
