@@ -239,7 +239,7 @@ def nearest_class(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         angles: `(N, 21)` degrees.
 
     Returns:
-        Indices into `HAND_POSES` `(N,)` and the mean distance `(N,)` in metres between the landmarks of the built-in hand
+        Indices into `HAND_POSES` `(N,)` and the mean distance `(N,)` in metres between the built-in hand's landmarks
         in the pose and in the nearest of 40 examples of the class.
     """
     known, classes = _examples()
