@@ -205,7 +205,7 @@ CAMERA = Pinhole(200.0, 200.0, 112.0, 84.0)
 
 
 def test_a_flat_hand_is_lifted_to_millimetres(points):
-    lift = Lifter(CAMERA, HAND16, longest_mm=1000)
+    lift = Lifter(CAMERA, HAND16, longest_mm=1000, longest_hand_mm=1000)
     space = lift(np.full((168, 224), 500, np.uint16), points, np.ones(16))
     np.testing.assert_allclose(space[:, 2], 500)
     np.testing.assert_allclose(space[:, 0], (points[:, 0] - 112) * 500 / 200, atol=1e-3)
@@ -242,3 +242,15 @@ def test_a_lost_depth_is_held_for_a_while():
 def test_an_even_window_is_told():
     with pytest.raises(ValueError, match="window_px must be odd"):
         Lifter(CAMERA, HAND16, window_px=4)
+
+
+def test_an_open_hand_is_no_limb_that_is_too_long():
+    """From the wrist to the middle finger's tip a hand measures some 19 cm, more than any bone."""
+    depth = np.full((168, 224), 400, np.float32)
+    keypoints = np.tile([[100.0, 60.0]], (16, 1))
+    keypoints[HAND16.index("left_wrist")] = (100, 155)  # 190 mm away
+    keypoints[HAND16.index("left_thumb_mcp")] = (100, 130)
+    keypoints[HAND16.index("left_index_mcp")] = (100, 100)
+    space = Lifter(CAMERA, HAND16)(depth, keypoints, np.ones(16))
+    assert not np.isnan(space[HAND16.index("left_middle_tip")]).any()
+    assert np.isnan(Lifter(CAMERA, HAND16, longest_hand_mm=150)(depth, keypoints, np.ones(16))[:, 2]).any()

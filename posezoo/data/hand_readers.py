@@ -384,7 +384,8 @@ class NyuHands(DepthHands):
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if picture is None:
             raise ImageError(f"{path}: missing or no picture")
-        depth = picture[..., 1].astype(np.uint16) << 8 | picture[..., 0]
+        high, low = (picture[..., i].astype(np.uint16) for i in (1, 0))
+        depth = (high << 8) | low
         joints = self.joints[index]
         return self.frame(depth, joints[:, :2], joints[:, 2])
 

@@ -276,7 +276,7 @@ def moved(keypoints: np.ndarray, matrix: np.ndarray, input_wh: tuple[int, int]) 
 
 def _inside(keypoints: np.ndarray, input_wh: tuple[int, int]) -> np.ndarray:
     limits = np.array(input_wh, np.float32) - 0.5
-    return ((keypoints[:, :2] >= -0.5) & (keypoints[:, :2] < limits)).all(axis=1)
+    return np.asarray(((keypoints[:, :2] >= -0.5) & (keypoints[:, :2] < limits)).all(axis=1))
 
 
 def what_is_left(

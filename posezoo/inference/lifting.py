@@ -13,7 +13,7 @@ import numpy as np
 
 from posezoo.inference.images import ImageError
 from posezoo.inference.poses import Poses
-from posezoo.skeletons import Skeleton
+from posezoo.skeletons import Skeleton, joint_kind
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Lifter:
         window_px: Side of the window around a keypoint, odd.
         near_mm: Pixels more than this farther than the nearest tenth of the window are background and do not count.
         longest_mm: A limb longer than this is not plausible: its farther end loses its depth.
+        longest_hand_mm: The same for a limb from a wrist to a fingertip.
         hold_frames: For how many frames a lost depth is replaced by the last one.
         least_score: Keypoints that score lower are not lifted.
     """
@@ -66,6 +67,7 @@ class Lifter:
     window_px: int = 5
     near_mm: float = 60.0
     longest_mm: float = 140.0
+    longest_hand_mm: float = 220.0
     hold_frames: int = 3
     least_score: float = 0.5
     _last: np.ndarray | None = field(default=None, repr=False)
@@ -113,7 +115,9 @@ class Lifter:
         """Drop the farther end of limbs that are too long: it shows what is behind the hand."""
         space = self.camera.back_project(np.asarray(keypoints, np.float32), z)
         for a, b in self.skeleton.limb_indices:
-            if np.linalg.norm(space[a] - space[b]) > self.longest_mm:
+            ends = {joint_kind(self.skeleton.keypoints[k]).split("_")[-1] for k in (a, b)}
+            longest = self.longest_hand_mm if ends == {"wrist", "tip"} else self.longest_mm
+            if np.linalg.norm(space[a] - space[b]) > longest:
                 z[a if z[a] > z[b] else b] = np.nan
         return z
 

@@ -124,5 +124,5 @@ def _with_torch(trainer: HandTrainer, shared: list, images, targets: Mapping):
     norms = {}
     for task, loss in means.items():
         slopes = torch.autograd.grad(loss, values, retain_graph=True, allow_unused=True)
-        norms[task] = float(torch.sqrt(sum((s.float() ** 2).sum() for s in slopes if s is not None)))
+        norms[task] = float(torch.stack([s.float().norm() for s in slopes if s is not None]).norm())
     return {task: float(loss.detach()) for task, loss in means.items()}, norms

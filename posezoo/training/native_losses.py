@@ -123,13 +123,13 @@ class _Enlarged:
 
     def __call__(self, maps, total, slope):
         maps.mul_(1 / 16).exp_()
-        self._between(maps, *self.rows, axis=1)
+        self._between(maps, self.rows[0], self.rows[1], axis=1)
         for i in range(2):
-            self._between(self.rows[i], *self.fine[2 * i : 2 * i + 2], axis=2)
+            self._between(self.rows[i], self.fine[2 * i], self.fine[2 * i + 1], axis=2)
         torch.sum(self.fine, (0, 2, 3), out=total)
         for i in range(2):
-            self._back(*self.fine[2 * i : 2 * i + 2], self.rows[i], axis=2)
-        self._back(*self.rows, slope, axis=1)
+            self._back(self.fine[2 * i], self.fine[2 * i + 1], self.rows[i], axis=2)
+        self._back(self.rows[0], self.rows[1], slope, axis=1)
         slope *= 1 / 16
 
     def _between(self, maps, even, odd, *, axis: int) -> None:
