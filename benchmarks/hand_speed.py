@@ -163,7 +163,8 @@ def main(argv=None) -> dict:
     command += ["--threads", str(arguments.threads)] if arguments.threads != 1 else []
     command += ["--precisions", arguments.precisions] if arguments.precisions != "int8,float32" else []
     record = {
-        "command": shlex.join(command), "threads": arguments.threads, "runs": arguments.runs,
+        "command": shlex.join(command), "yardstick": "MediaPipe's hand landmarks", "threads": arguments.threads,
+        "runs": arguments.runs,
         "environment": environment("ai-edge-litert", "keras", "tensorflow"), "rows": rows,
     }  # fmt: skip
     write_results(arguments.out, "hand_speed", record, markdown(record))

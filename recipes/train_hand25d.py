@@ -1,6 +1,6 @@
 """Train the 2.5D hand network on rendered frames or on recordings of your own.
 
-    posezoo synth --hands hands/train --images 200000 --seed 1
+    posezoo synth hands/train --hands --images 200000 --seed 1 --split train
     python recipes/train_hand25d.py --data hands/train --val hands/val
     python recipes/train_hand25d.py --data recordings --val recordings_val --out runs/mine \\
         --init runs/hand25d/best_with_heads.weights.h5

@@ -83,3 +83,24 @@ def test_readme_table_is_fresh():
     import make_tables
 
     assert make_tables.refreshed((ROOT / "README.md").read_text()) == (ROOT / "README.md").read_text()
+
+
+def test_tables_of_hands_are_fresh_and_show_results(tmp_path):
+    sys.path.insert(0, str(ROOT / "tools"))
+    import make_tables
+
+    for page, places in make_tables.PLACES.items():
+        assert make_tables.filled(page.read_text(), places) == page.read_text()
+        for file, command, _ in places.values():
+            empty = make_tables.filled(page.read_text(), places, tmp_path)
+            assert f"Not measured yet (`{command}`)." in empty, file
+    scores = {"frames": 9, "error_px": 4.321, "pck": 0.8765, "hidden_px": 9.5, "hands": None}
+    told = make_tables.hand_accuracy({
+        "rows": [{"model": "hand25d", "precision": "int8", "parts": {"all": scores}}], "protocol": "p.", "command": "c",
+    })  # fmt: skip
+    assert "| `hand25d` | int8 | all | 9 | 4.32 | 0.876 | 9.50 | not measured |" in told
+    rows = [{"tasks": "kp, ds", "error_px": 7.123, "pck": 0.5}]
+    told = make_tables.hand_ablation(
+        {"rows": rows, "frames": 20000, "epochs": 5, "input": "depth", "val_frames": 9, "val": "test"}
+    )
+    assert "| kp, ds | 7.12 | 0.500 |" in told and "20,000 frames x 5 epochs" in told

@@ -20,6 +20,11 @@ from posezoo.weights import PACKAGED, sha256
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 QAT = {"precision": "int8-qat", "value": None}
+#: Key of a row of `benchmarks/hands.py`, data set on the card, metric.
+HANDS = (
+    ("pck", "rendered hands", "PCK@0.1 of the longer side of the hand's box, seen keypoints"),
+    ("error_px", "rendered hands, error", "mean error of seen keypoints in input pixels"),
+)
 F_SCORE = "F-score of landmarks, kappa 0.05 to 0.15 of the person's height"
 #: Key of a row of `benchmarks/multi_person.py`, data set, protocol's key there, and the metric's name.
 MULTI_PERSON = (
@@ -44,9 +49,9 @@ def refreshed(card: dict) -> dict:
     if card["weights"]:
         name = card["name"]
         card["accuracy"] = [
-            *single_person_accuracy(name), *multi_person_accuracy(name), *depth_accuracy(name),
+            *single_person_accuracy(name), *multi_person_accuracy(name), *depth_accuracy(name), *hand_accuracy(name),
         ]  # fmt: skip
-        benchmarks = ("efficienthrnet_speed", "pose_machines_speed", "latency")
+        benchmarks = ("efficienthrnet_speed", "pose_machines_speed", "hand_speed", "latency")
         card["latency"] = next(filter(None, (measured_latency(name, b) for b in benchmarks)), [])
     return card
 
@@ -102,10 +107,25 @@ def depth_accuracy(name: str) -> list[dict]:
     return [*rows, {**QAT, "dataset": rows[0]["dataset"], "metric": F_SCORE}] if rows else []
 
 
+def hand_accuracy(name: str) -> list[dict]:
+    """Return the card's accuracy rows from `benchmarks/hands.py`."""
+    results = results_of("hands")
+    return [
+        {
+            "precision": row["precision"], "dataset": dataset, "metric": metric, "value": row["parts"]["all"][key],
+            "people": row["parts"]["all"]["frames"], "protocol": results["protocol"], "command": results["command"],
+        }
+        for row in results.get("rows", ())
+        if row["model"] == name
+        for key, dataset, metric in HANDS
+    ]  # fmt: skip
+
+
 def measured_latency(name: str, benchmark: str) -> list[dict]:
     """Return the card's latency rows from `benchmarks/latency.py` or the family's own benchmark."""
     results = results_of(benchmark)
     where = results.get("environment")
+    yardstick = results.get("yardstick", "MoveNet Lightning int8")
 
     def ms(value: float | None) -> float | None:
         return None if value is None else round(value, 2)
@@ -116,7 +136,7 @@ def measured_latency(name: str, benchmark: str) -> list[dict]:
             "runtime": f"LiteRT {where['versions']['ai-edge-litert']}",
             "threads": results["threads"], "network_ms": ms(row["network_ms"]), "decode_ms": ms(row["decode_ms"]),
             "date": where["date"], "command": results["command"],
-            "relative": f"{row['ratio']:.2f}x MoveNet Lightning int8" if row["ratio"] else "",
+            "relative": f"{row['ratio']:.2f}x {yardstick}" if row["ratio"] else "",
         }
         for row in results.get("rows", results.get("latency", ())) if row["model"] == name
     ]  # fmt: skip

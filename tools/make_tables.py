@@ -1,17 +1,23 @@
-"""Write the table of released models into the README, from the cards.
+"""Write the table of released models into the README, from the cards, and the hands' tables into their page.
 
 python tools/make_tables.py
+
+The hands' tables come from benchmarks/results: hands.json and hand_speed.json as their benchmarks write them, and
+hand_ablation.json, the ablation.json of `recipes/train_hand25d.py --ablate`.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from posezoo.cards import Card, all_cards
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 START, END = "<!-- models table: made by tools/make_tables.py -->", "<!-- end of models table -->"
 
 
@@ -39,6 +45,11 @@ TASKS = (
         "Several people in a depth frame",
         ("part_affinity",),
         (("utd_mhad", "Kinect frames F-score"), ("synth", "rendered frames F-score")),
+    ),
+    Task(
+        "Two hands in a depth camera's frame",
+        ("hand",),
+        (("rendered hands", "PCK@0.1 of the hand's box"), ("rendered hands, error", "error in pixels")),
     ),
 )
 
@@ -87,5 +98,71 @@ def refreshed(text: str) -> str:
     return re.sub(f"{START}.*?{END}", lambda _: f"{START}\n{tables()}\n{END}", text, flags=re.DOTALL)
 
 
+# ----------------------------------------------------------------------------------------------- hands
+
+
+def hand_accuracy(record: dict) -> str:
+    """Error and PCK of the released files, as `benchmarks/hands.py` measured them."""
+    lines = ["| model | precision | frames | number | error px | PCK@0.1 | hidden px | hands right |", "|---" * 8 + "|"]
+    for row in record["rows"]:
+        for part, s in row["parts"].items():
+            numbers = (s["error_px"], s["pck"], s["hidden_px"], s["hands"])
+            told = ("not measured" if v is None else f"{v:.2f}" if v > 1 else f"{v:.3f}" for v in numbers)
+            lines.append(f"| `{row['model']}` | {row['precision']} | {part} | {s['frames']:,} | {' | '.join(told)} |")
+    return "\n".join([*lines, "", f"{record['protocol']} (`{record['command']}`)"])
+
+
+def hand_sizes(record: dict) -> str:
+    """Counts and latencies, as `benchmarks/hand_speed.py` measured them: the paper's table 2."""
+    lines = ["| network | | precision | input | parameters | MMACs | file kB | ms | ratio |", "|---" * 9 + "|"]
+    for r in record["rows"]:
+        counted = ("", "") if r["params"] is None else (f"{r['params']:,}", f"{r['macs'] / 1e6:,.1f}")
+        ratio = "not measured" if r["ratio"] is None else f"{r['ratio']:.2f}"
+        lines.append(
+            f"| `{r['model']}` | {r['told']} | {r['precision']} | {r['input']} | {' | '.join(counted)} | "
+            f"{r['bytes'] / 1e3:,.0f} | {r['network_ms']:.2f} | {ratio} |"
+        )
+    decode = [r["decode_ms"] for r in record["rows"] if r["model"] == "hand25d" and r["decode_ms"] is not None]
+    about = (
+        f"Medians of {record['runs']} interleaved runs on {record['threads']} thread of "
+        f"{record['environment']['cpu']}; ratio to MediaPipe's hand landmarks. Decoding `hand25d` takes "
+        f"{min(decode):.2f} ms more (`{record['command']}`)."
+    )
+    return "\n".join([*lines, "", about])
+
+
+def hand_ablation(record: dict) -> str:
+    """What each task adds, as the recipe's `--ablate` measured it: the paper's table 1."""
+    lines = ["| tasks | error px | PCK@0.1 |", "|---|---:|---:|"]
+    lines += [f"| {r['tasks']} | {r['error_px']:.2f} | {r['pck']:.3f} |" for r in record["rows"]]
+    about = (
+        f"{record['frames']:,} frames x {record['epochs']} epochs for each row, {record['input']} input, best of the "
+        f"epochs on {record['val_frames']:,} frames of '{record['val']}'."
+    )
+    return "\n".join([*lines, "", about])
+
+
+#: Page -> name of a place in it -> file of results, what makes it, and the table.
+PLACES: dict[Path, dict[str, tuple[str, str, Callable[[dict], str]]]] = {
+    ROOT / "docs" / "hand.md": {
+        "accuracy": ("hands", "python benchmarks/hands.py --data hands/test", hand_accuracy),
+        "sizes": ("hand_speed", "python benchmarks/hand_speed.py", hand_sizes),
+        "ablation": ("hand_ablation", "python recipes/train_hand25d.py --ablate", hand_ablation),
+    }
+}
+
+
+def filled(text: str, places: dict[str, tuple[str, str, Callable[[dict], str]]], results: Path = RESULTS) -> str:
+    """Return a page with fresh tables; where there are no results yet it says so."""
+    for name, (file, command, made) in places.items():
+        path = results / f"{file}.json"
+        told = made(json.loads(path.read_text())) if path.exists() else f"Not measured yet (`{command}`)."
+        start, end = f"<!-- {name}: made by tools/make_tables.py -->", f"<!-- end of {name} -->"
+        text = re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{told}\n{end}", text, flags=re.DOTALL)  # noqa: B023
+    return text
+
+
 if __name__ == "__main__":
     README.write_text(refreshed(README.read_text()))
+    for page, places in PLACES.items():
+        page.write_text(filled(page.read_text(), places))
