@@ -459,6 +459,8 @@ def export_command(arguments: argparse.Namespace) -> int:
     if not arguments.out:
         raise CommandError("say where to write: -o FILE")
     target, out = get_target(arguments.to), Path(arguments.out)
+    if target.suffix not in ("", out.suffix):
+        raise CommandError(f"{out}: --to {target.name} writes a {target.suffix} file; name it so")
     job = export_job(arguments)
     try:
         if target.name == "tflite":
@@ -477,6 +479,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     for moved in (agreement.keypoints for agreement in made.agreements if agreement.keypoints):
         told = f"{moved.median_px:.3f} px (median of {moved.keypoints}), at most {moved.max_px:.2f} px"
         print(f"keypoints move by {told} of the input")
+    print("\n".join(made.notes), end="\n" if made.notes else "")
     size = sum(p.stat().st_size for f in made.files for p in ([f] if f.is_file() else f.rglob("*")) if p.is_file())
     print(f"written: {', '.join(str(f) for f in made.files)} ({size / 1e6:.2f} MB)")
     return DONE

@@ -91,14 +91,18 @@ def test_own_saved_model_is_exported(dog, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "command, told",
     [
-        ("dog.keras --to onnx --calibration pictures -o x", "describe it with --card FILE.yaml"),
+        ("dog.keras --to onnx --calibration pictures -o x.onnx", "describe it with --card FILE.yaml"),
         (
-            "dog.keras --card nothing.yaml --to onnx --calibration pictures -o x",
+            "dog.keras --card nothing.yaml --to onnx --calibration pictures -o x.onnx",
             "nothing.yaml: no card that can be read",
         ),
-        ("pictures --card dog.yaml --to onnx --calibration pictures -o x", "expected a .keras file or the folder of a"),
+        (
+            "pictures --card dog.yaml --to onnx --calibration pictures -o x.onnx",
+            "expected a .keras file or the folder of a",
+        ),
         ("dog.keras --card dog.yaml --to onnxx --calibration pictures -o x", "did you mean 'onnx'"),
-        ("dog.keras --card dog.yaml --to onnx -o x", "give some with --calibration FOLDER"),
+        ("dog.keras --card dog.yaml --to onnx --calibration pictures -o x", "writes a .onnx file; name it so"),
+        ("dog.keras --card dog.yaml --to onnx -o x.onnx", "give some with --calibration FOLDER"),
         ("dog.keras --card dog.yaml --to onnx --calibration pictures", "say where to write: -o FILE"),
     ],
 )

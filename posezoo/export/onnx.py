@@ -15,7 +15,8 @@ import numpy as np
 from posezoo.errors import UserError
 from posezoo.export.frozen import blame, freeze
 from posezoo.export.gates import GateError
-from posezoo.export.job import FLOAT32, Job, Limits, Made, agree, facts, write_sidecar
+from posezoo.export.golden import golden_path, write_golden
+from posezoo.export.job import FLOAT32, Agreement, Job, Limits, Made, agree, facts, write_sidecar
 from posezoo.export.simplify import simplified
 from posezoo.files import replacing
 from posezoo.inference.runners import OnnxRunner, normalise
@@ -249,31 +250,35 @@ def check_structure(model: Any, job: Job) -> None:
 
 
 def export_onnx(job: Job, out: Path, *, opset: int = 11) -> Made:
-    """Convert, check, run on onnxruntime, and only then write a file and its JSON sidecar.
+    """Convert, check, run on onnxruntime, and only then write a file, golden outputs and its JSON sidecar.
 
     Raises:
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
     model = to_onnx(job.network, job.card.input, opset=opset)
-    return _written(model, job, out, limits=FLOAT32, target=f"onnx, opset {opset}")
+    return _with_company(job, out, model, save_gated(model, job, out, FLOAT32), target=f"onnx, opset {opset}")
 
 
-def export_onnx_int8(job: Job, out: Path, *, for_tensorrt: bool = False) -> Made:
-    """Convert, quantise, check, run on onnxruntime, and only then write a file and its JSON sidecar.
+def export_onnx_int8(job: Job, out: Path) -> Made:
+    """Convert, quantise, check, run on onnxruntime, and only then write as `export_onnx` does.
 
     Raises:
         ValueError: No calibration pictures.
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = to_onnx(job.network, job.card.input, opset=QDQ_OPSET)
-    model = quantise(model, job.card.input, job.calibration, for_tensorrt=for_tensorrt)
-    return _written(model, job, out, limits=job.int8, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
+    model = quantise(to_onnx(job.network, job.card.input, opset=QDQ_OPSET), job.card.input, job.calibration)
+    agreement = save_gated(model, job, out, job.int8)
+    return _with_company(job, out, model, agreement, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
 
 
-def _written(model: Any, job: Job, out: Path, *, limits: Limits, target: str) -> Made:
-    """Read a file back under its temporary name, and give it its own when it agrees."""
+def save_gated(model: Any, job: Job, out: Path, limits: Limits) -> Agreement:
+    """Save a model, read it back under its temporary name, and give the file its own when it agrees.
+
+    Raises:
+        GateError: It does not agree with the network; nothing is written.
+    """
     import onnx
 
     entry = model.metadata_props.add()
@@ -282,8 +287,13 @@ def _written(model: Any, job: Job, out: Path, *, limits: Limits, target: str) ->
     with replacing(out) as path:
         onnx.save(model, path)
         check_structure(onnx.load(path), job)
-        agreement = agree(job, OnnxRunner(path, job.card.input), limits, kernels="onnxruntime")
-    made = Made((out,), (agreement,), {"opset": model.opset_import[0].version, "operators": operators(model)})
+        return agree(job, OnnxRunner(path, job.card.input), limits, kernels="onnxruntime")
+
+
+def _with_company(job: Job, out: Path, model: Any, agreement: Agreement, *, target: str) -> Made:
+    """Write golden outputs and the sidecar beside a file."""
+    details = {"opset": model.opset_import[0].version, "operators": operators(model)}
+    made = Made((out, write_golden(job, golden_path(out))), (agreement,), details)
     return write_sidecar(job, made, target=target, packages=("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime"))
 
 

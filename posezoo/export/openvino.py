@@ -210,7 +210,7 @@ def export_openvino_v10(job: Job, out: Path) -> Made:
     layers = tuple(layer.name for layer in job.network.layers)
     model = to_ir(to_onnx(job.network, job.card.input, opset=11))
     downgrade(model, layers)
-    _compress(model)
+    compressed(model)
 
     def save(xml: Path) -> None:
         openvino.serialize(model, xml, xml.with_suffix(".bin"), version="IR_V10")
@@ -219,7 +219,7 @@ def export_openvino_v10(job: Job, out: Path) -> Made:
     return _written(job, out, save, target="openvino, IR version 10, float16 weights", reader="openvino_2022")
 
 
-def _compress(model: Any) -> None:
+def compressed(model: Any) -> None:
     """Store weights as float16, computed with as float32."""
     from openvino._offline_transformations import compress_model_transformation
 
@@ -246,7 +246,16 @@ def _written(
         for path in (weights, xml):
             with replacing(path) as temporary:
                 shutil.copyfile(inside.with_name(path.name), temporary)
-    return write_sidecar(job, Made((xml, weights), (agreement,), details), target=target, packages=PACKAGES)
+    notes = tuple(f"reader gate: {_told(answer)}" for answer in details.values())
+    return write_sidecar(job, Made((xml, weights), (agreement,), details, notes), target=target, packages=PACKAGES)
+
+
+def _told(answer: dict[str, Any]) -> str:
+    """A reader's answer in one line."""
+    if "not run" in answer:
+        return f"not run: {answer['not run']}"
+    worst = min(row["psnr_db"] for row in answer["outputs"])
+    return f"OpenVINO {answer['openvino'].split('-')[0]} reads it and agrees ({worst:.1f} dB)"
 
 
 def read_by(xml: Path, job: Job, name: str) -> dict[str, Any]:
