@@ -458,6 +458,8 @@ def export_command(arguments: argparse.Namespace) -> int:
         return DONE
     if not arguments.out:
         raise CommandError("say where to write: -o FILE")
+    if arguments.all:
+        return export_all(export_job(arguments), Path(arguments.out))
     target, out = get_target(arguments.to), Path(arguments.out)
     if target.suffix not in ("", out.suffix):
         raise CommandError(f"{out}: --to {target.name} writes a {target.suffix} file; name it so")
@@ -483,6 +485,24 @@ def export_command(arguments: argparse.Namespace) -> int:
     size = sum(p.stat().st_size for f in made.files for p in ([f] if f.is_file() else f.rglob("*")) if p.is_file())
     print(f"written: {', '.join(str(f) for f in made.files)} ({size / 1e6:.2f} MB)")
     return DONE
+
+
+def export_all(job: Job, folder: Path) -> int:
+    """Everything that a model can become."""
+    from posezoo.export import everything
+
+    try:
+        outcomes = everything.export_everything(
+            job, folder, say=lambda outcome: print(everything.told(outcome), flush=True)
+        )
+    except OSError as error:
+        why = error.strerror or error
+        raise CommandError(
+            f"{folder}: cannot be written to ({why}); what stands there is whole, start again"
+        ) from error
+    there = sum(outcome.entry["status"] == everything.WRITTEN for outcome in outcomes)
+    print(f"{there} of {len(outcomes)} targets: {folder / everything.MANIFEST}, {folder / everything.TABLE}")
+    return SOME_FAILED if any(outcome.status == everything.FAILED for outcome in outcomes) else DONE
 
 
 def export_job(arguments: argparse.Namespace) -> Job:
@@ -784,9 +804,14 @@ def _parser() -> argparse.ArgumentParser:
           posezoo export mobilenet_split_224 --calibration photos/ -o pose.tflite
           posezoo export mobilenet_split_224 --to onnx --calibration photos/ -o pose.onnx
           posezoo export mine.keras --card mine.yaml --to openvino --calibration photos/ -o mine.xml
+          posezoo export mobilenet_split_224 --all --calibration photos/ -o exported/
+
+        --all writes manifest.json and a table, exports.md; a second run makes only what is missing, damaged or out of
+        date.
     """)  # fmt: skip
     sub.add_argument("model", nargs="?", default="", help="a name from 'posezoo list', or a network of your own")
     sub.add_argument("--to", default="tflite", metavar="TARGET", help="see --to list (default: %(default)s)")
+    sub.add_argument("--all", action="store_true", help="everything the model can become, into the folder OUT")
     sub.add_argument("-o", "--out", help="what to write")
     sub.add_argument("--card", metavar="FILE", help="the YAML card of a network of your own, see docs/export.md")
     source = sub.add_mutually_exclusive_group()

@@ -444,6 +444,23 @@ def test_conversion_with_a_stand_in(to_tftrt, tftrt_folder, tmp_path, capsys, pr
     assert [p.name for p in tmp_path.iterdir()] == ["converted"]
 
 
+def test_engines_and_what_is_left_are_counted(monkeypatch):
+    script = load_script("to_tftrt")
+    graph = tf.compat.v1.GraphDef()
+    for i, kind in enumerate(("Placeholder", "TRTEngineOp", "Resize", "TRTEngineOp", "Identity")):
+        graph.node.add(name=f"n{i}", op=kind)
+    fallback = graph.library.function.add()
+    fallback.signature.name = "TRTEngineOp_000_000_native_segment"
+    fallback.node_def.add(name="c", op="Conv2D")
+    own = graph.library.function.add()
+    own.signature.name = "serve"
+    own.node_def.add(name="w", op="Where")
+    function = types.SimpleNamespace(graph=types.SimpleNamespace(as_graph_def=lambda: graph))
+    loaded = types.SimpleNamespace(signatures={"serving_default": function})
+    fake = types.SimpleNamespace(saved_model=types.SimpleNamespace(load=lambda path: loaded))
+    assert script.engines(fake, "x") == (2, 2)
+
+
 def test_older_converters_take_their_settings_as_a_tuple(to_tftrt):
     from collections import namedtuple
 

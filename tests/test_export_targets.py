@@ -88,6 +88,22 @@ def test_own_saved_model_is_exported(dog, capsys, monkeypatch):
     assert cli.main(command.split()) == 0, capsys.readouterr().err
 
 
+def test_everything_by_the_command(dog, capsys, monkeypatch):
+    pytest.importorskip("tf2onnx")
+    from posezoo.export import targets
+
+    monkeypatch.chdir(dog)
+    monkeypatch.setattr(targets, "TARGETS", {name: TARGETS[name] for name in ("tflite_float32", "onnx")})
+    monkeypatch.setattr("posezoo.export.everything.TARGETS", targets.TARGETS)
+    command = ["export", "dog.keras", "--card", "dog.yaml", "--all", "--calibration", "pictures", "-o", "out"]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "written   onnx " in told
+    assert "2 of 2 targets: out/manifest.json, out/exports.md" in told
+    assert cli.main(command) == 0
+    assert "kept      onnx " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "command, told",
     [

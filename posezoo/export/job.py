@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.cards import Card
+from posezoo.export.frozen import Frozen, freeze
 from posezoo.export.gates import GateError, OutputReport, check, check_reacts, compare
 from posezoo.export.pixels import KeypointError, keypoint_error
 from posezoo.files import replacing
@@ -72,6 +73,18 @@ class Job:
     def int8(self) -> Limits:
         """What an int8 file may differ by."""
         return INT8 if self.trained else INT8_UNTRAINED
+
+    @cached_property
+    def frozen(self) -> Frozen:
+        """The network, simplified, as one graph of constants; made once for all targets."""
+        from posezoo.export.simplify import simplified
+
+        return freeze(simplified(self.network), self.card.input)
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What exporters keep for each other, such as the ONNX model of an opset."""
+        return {}
 
     @cached_property
     def reference(self) -> dict[str, np.ndarray]:

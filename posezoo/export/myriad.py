@@ -20,7 +20,7 @@ from posezoo.export.frozen import blame
 from posezoo.export.gates import GateError
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import Job, Made, agree, write_sidecar
-from posezoo.export.onnx import UnsupportedLayerError, to_onnx
+from posezoo.export.onnx import UnsupportedLayerError, model_of
 from posezoo.export.openvino import PACKAGES, check_opsets, compressed, downgrade, require_openvino, to_ir
 from posezoo.export.simplify import is_graph_of_layers
 from posezoo.files import replacing
@@ -54,7 +54,7 @@ def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
     if is_graph_of_layers(job.network):
         check_float16(largest_activations(job.network, spec, job.pictures[:1]))
     layers = tuple(layer.name for layer in job.network.layers)
-    model = to_ir(to_onnx(job.network, spec, opset=11))
+    model = to_ir(model_of(job, 11))
     raw = dataclasses.replace(spec, mean=(0.0,) * spec.shape[2], std=(1.0,) * spec.shape[2])
     if not spec.depth:
         model = with_scaling(model, spec)
@@ -77,7 +77,19 @@ def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
             with replacing(target) as path:
                 path.write_bytes(source.read_bytes())
     details = {"myriad": answer, "takes": "scaled float16" if spec.depth else "RGB bytes, planes one after another"}
-    return write_sidecar(job, Made((out, beside), (agreement,), details), target="myriad", packages=PACKAGES)
+    made = Made((out, beside), (agreement,), details, _told(answer))
+    return write_sidecar(job, made, target="myriad", packages=PACKAGES)
+
+
+def _told(answer: dict[str, Any]) -> tuple[str, ...]:
+    """What the script found, in short."""
+    stages = answer["stages"]
+    share, programs = stages["hardware_share"], ", ".join(f"{kind} {n}" for kind, n in stages["programs"].items())
+    worst = min(row["psnr_db"] for row in answer["numerics"]["rows"])
+    return (
+        f"OpenVINO 2021.3 runs the model on the processor and agrees ({worst:.1f} dB)",
+        f"{stages['hardware']} hardware stages, {share:.0%} of all that work; on SHAVEs: {programs or 'nothing'}",
+    )
 
 
 def _refuse(answer: dict[str, Any], layers: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.errors import UserError
-from posezoo.export.frozen import blame, freeze
+from posezoo.export.frozen import Frozen, blame, freeze
 from posezoo.export.gates import GateError
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import FLOAT32, Agreement, Job, Limits, Made, agree, facts, write_sidecar
@@ -56,12 +56,27 @@ def to_onnx(network: keras.Model, spec: InputSpec, *, opset: int = 11) -> Any:
         ImportError: tf2onnx or onnx is not installed.
         UnsupportedLayerError: Names the layer and the operation that ONNX lacks.
     """
+    return from_frozen(freeze(simplified(network), spec), spec, opset=opset, name=network.name)
+
+
+def model_of(job: Job, opset: int) -> Any:
+    """Return a job's network as an ONNX model, converted once per opset."""
+    import onnx
+
+    key = ("onnx", opset)
+    if key not in job.kept:
+        model = from_frozen(job.frozen, job.card.input, opset=opset, name=job.network.name)
+        job.kept[key] = model.SerializeToString()
+    return onnx.load_from_string(job.kept[key])
+
+
+def from_frozen(frozen: Frozen, spec: InputSpec, *, opset: int, name: str) -> Any:
+    """Convert a frozen graph; see `to_onnx`."""
     converter = tf2onnx()
-    frozen = freeze(simplified(network), spec)
     borders = [frozen.outputs[name] for name, rank in frozen.ranks.items() if rank == 4]
     with _quiet():
         model, _ = converter.convert.from_graph_def(
-            frozen.graph, name=network.name, input_names=[frozen.input], output_names=list(frozen.outputs.values()),
+            frozen.graph, name=name, input_names=[frozen.input], output_names=list(frozen.outputs.values()),
             opset=opset, inputs_as_nchw=[frozen.input], outputs_as_nchw=borders,
         )  # fmt: skip
     _refuse_unknown(model, frozen.layers, opset)
@@ -256,7 +271,7 @@ def export_onnx(job: Job, out: Path, *, opset: int = 11) -> Made:
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = to_onnx(job.network, job.card.input, opset=opset)
+    model = model_of(job, opset)
     return _with_company(job, out, model, save_gated(model, job, out, FLOAT32), target=f"onnx, opset {opset}")
 
 
@@ -268,7 +283,7 @@ def export_onnx_int8(job: Job, out: Path) -> Made:
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = quantise(to_onnx(job.network, job.card.input, opset=QDQ_OPSET), job.card.input, job.calibration)
+    model = quantise(model_of(job, QDQ_OPSET), job.card.input, job.calibration)
     agreement = save_gated(model, job, out, job.int8)
     return _with_company(job, out, model, agreement, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
 

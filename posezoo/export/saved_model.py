@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posezoo.export.frozen import Frozen, freeze
+from posezoo.export.frozen import Frozen
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import FLOAT32, Job, Made, agree, write_sidecar
-from posezoo.export.simplify import simplified
 from posezoo.files import replacing_folder
 from posezoo.inference.runners import RunnerError, normalise
 
@@ -77,7 +76,7 @@ def export_saved_model(job: Job, out: Path) -> Made:
         GateError: It does not agree with the network; nothing is written.
     """
     with replacing_folder(out) as folder:
-        save(freeze(simplified(job.network), job.card.input), job.card.input, folder)
+        save(job.frozen, job.card.input, folder)
         agreement = agree(job, SavedModelRunner(folder, job.card.input), FLOAT32, kernels="tensorflow")
     made = Made((out, write_golden(job, golden_path(out))), (agreement,))
     return write_sidecar(job, made, target="saved_model", packages=("tensorflow", "keras"))

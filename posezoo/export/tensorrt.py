@@ -19,7 +19,7 @@ from posezoo.export.foreign import converter
 from posezoo.export.frozen import blame
 from posezoo.export.golden import write_golden
 from posezoo.export.job import FLOAT32, Job, Made, describe, facts, versions
-from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, quantise, save_gated, to_onnx
+from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, model_of, quantise, save_gated
 from posezoo.files import replacing_folder
 
 RESIZE_MODES = (b"nearest", b"linear")
@@ -179,9 +179,9 @@ def export_tensorrt(job: Job, out: Path) -> Made:
     """
     spec, layers = job.card.input, tuple(layer.name for layer in job.network.layers)
     way_out = "end the network before it and compute the rest on the host, or write the layer with other operations"
-    models = {"model.onnx": (to_onnx(job.network, spec, opset=11), FLOAT32)}
+    models = {"model.onnx": (model_of(job, 11), FLOAT32)}
     if len(job.calibration):
-        plain = to_onnx(job.network, spec, opset=QDQ_OPSET)
+        plain = model_of(job, QDQ_OPSET)
         models["model_int8.onnx"] = (quantise(plain, spec, job.calibration, for_tensorrt=True), job.int8)
     reports = {name: op_report(model, layers) for name, (model, _) in models.items()}
     for name, report in reports.items():

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from posezoo.export.foreign import converter
-from posezoo.export.frozen import Frozen, freeze
+from posezoo.export.frozen import Frozen
 from posezoo.export.golden import write_golden
 from posezoo.export.job import FLOAT32, Job, Made, agree, describe, facts, versions
 from posezoo.export.saved_model import SavedModelRunner, save
-from posezoo.export.simplify import simplified
 from posezoo.files import replacing_folder
 
 #: Calibration pictures in the folder, at most.
@@ -65,10 +64,9 @@ def export_tftrt(job: Job, out: Path) -> Made:
     Raises:
         GateError: It does not agree with the network; nothing is written.
     """
-    frozen = freeze(simplified(job.network), job.card.input)
-    report = coverage(frozen)
+    report = coverage(job.frozen)
     with replacing_folder(out) as folder:
-        save(frozen, job.card.input, folder / "model")
+        save(job.frozen, job.card.input, folder / "model")
         agreement = agree(job, SavedModelRunner(folder / "model", job.card.input), FLOAT32, kernels="tensorflow")
         write_golden(job, folder / "model.golden.npz")
         if len(job.calibration):
