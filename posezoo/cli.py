@@ -586,9 +586,13 @@ def export_command(arguments: argparse.Namespace) -> int:
     if not arguments.out:
         raise CommandError("say where to write: -o FILE")
     out = Path(arguments.out)
+    if arguments.all:
+        return export_all(export_job(arguments), out)
     if arguments.to == "c":
         return export_header(arguments, out)
     target = get_target(arguments.to)
+    if target.suffix not in ("", out.suffix):
+        raise CommandError(f"{out}: --to {target.name} writes a {target.suffix} file; name it so")
     job = export_job(arguments)
     try:
         if target.name == "tflite":
@@ -609,6 +613,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     for moved in (agreement.keypoints for agreement in made.agreements if agreement.keypoints):
         told = f"{moved.median_px:.3f} px (median of {moved.keypoints}), at most {moved.max_px:.2f} px"
         print(f"keypoints move by {told} of the input")
+    print("\n".join(made.notes), end="\n" if made.notes else "")
     size = sum(p.stat().st_size for f in made.files for p in ([f] if f.is_file() else f.rglob("*")) if p.is_file())
     print(f"written: {', '.join(str(f) for f in made.files)} ({size / 1e6:.2f} MB)")
     return DONE
@@ -649,6 +654,24 @@ def write_header(content: bytes, out: Path, name: str) -> int:
     print_table("operators to register", ("operator",), [(operator,) for operator in told["operators"]])
     print(f"written: {out} ({told['bytes'] / 1e3:.1f} kB of model, arena about {told['arena_bytes'] / 1e3:.0f} kB)")
     return DONE
+
+
+def export_all(job: Job, folder: Path) -> int:
+    """Everything that a model can become."""
+    from posezoo.export import everything
+
+    try:
+        outcomes = everything.export_everything(
+            job, folder, say=lambda outcome: print(everything.told(outcome), flush=True)
+        )
+    except OSError as error:
+        why = error.strerror or error
+        raise CommandError(
+            f"{folder}: cannot be written to ({why}); what stands there is whole, start again"
+        ) from error
+    there = sum(outcome.entry["status"] == everything.WRITTEN for outcome in outcomes)
+    print(f"{there} of {len(outcomes)} targets: {folder / everything.MANIFEST}, {folder / everything.TABLE}")
+    return SOME_FAILED if any(outcome.status == everything.FAILED for outcome in outcomes) else DONE
 
 
 def export_job(arguments: argparse.Namespace) -> Job:
@@ -968,9 +991,14 @@ def _parser() -> argparse.ArgumentParser:
           posezoo export mobilenet_split_224 --to onnx --calibration photos/ -o pose.onnx
           posezoo export hand25d --to c -o hand25d.h
           posezoo export mine.keras --card mine.yaml --to openvino --calibration photos/ -o mine.xml
+          posezoo export mobilenet_split_224 --all --calibration photos/ -o exported/
+
+        --all writes manifest.json and a table, exports.md; a second run makes only what is missing, damaged or out of
+        date.
     """)  # fmt: skip
     sub.add_argument("model", nargs="?", default="", help="a name from 'posezoo list', or a network of your own")
     sub.add_argument("--to", default="tflite", metavar="TARGET", help="see --to list (default: %(default)s)")
+    sub.add_argument("--all", action="store_true", help="everything the model can become, into the folder OUT")
     sub.add_argument("-o", "--out", help="what to write")
     sub.add_argument("--card", metavar="FILE", help="the YAML card of a network of your own, see docs/export.md")
     sub.add_argument(

@@ -11,7 +11,7 @@ import pytest
 
 CONVERTERS = Path(__file__).parents[1] / "converters"
 #: Scripts that run where posezoo is not installed.
-FOREIGN = ("environments", "golden", "read_ir")
+FOREIGN = ("environments", "golden", "read_ir", "to_myriad", "to_tensorrt", "to_tftrt")
 
 
 def load_script(name):
@@ -34,7 +34,7 @@ def test_scripts_for_other_environments_import_nothing_of_posezoo(name):
     assert "posezoo" not in found
 
 
-@pytest.mark.parametrize("name", ["golden"])
+@pytest.mark.parametrize("name", ["golden", "to_tensorrt", "to_tftrt"])
 def test_scripts_for_devices_are_python_3_6(name):
     ast.parse((CONVERTERS / f"{name}.py").read_text(), feature_version=(3, 6))
 

@@ -22,6 +22,8 @@ from posezoo.export.onnx import (  # noqa: E402
     export_onnx_int8,
     operators,
     quantise,
+    save_gated,
+    to_onnx,
 )
 from posezoo.export.simplify import batch_norms_to_fold, is_graph_of_layers, simplified  # noqa: E402
 from posezoo.inference.runners import OnnxRunner, normalise  # noqa: E402
@@ -92,15 +94,21 @@ def test_sidecar_and_metadata_tell_what_a_program_needs(tiny_onnx):
     facts = json.loads(entry.value)
     assert facts["keypoints"][0] == "right_ankle"
     assert facts["input"]["mean"] == [127.5] * 3
-    assert sorted(p.name for p in tiny_onnx.parent.iterdir()) == ["tiny.onnx", "tiny.onnx.json"]
+    assert sorted(p.name for p in tiny_onnx.parent.iterdir()) == ["tiny.onnx", "tiny.onnx.golden.npz", "tiny.onnx.json"]
+
+
+def test_int8_agrees(tiny_job, tmp_path):
+    made = export_onnx_int8(tiny_job, tmp_path / "int8.onnx")
+    (row,) = made.agreements[0].rows
+    assert row.psnr_db > 30
+    assert [p.name for p in made.files] == ["int8.onnx", "int8.onnx.golden.npz", "int8.onnx.json"]
 
 
 @pytest.mark.parametrize("for_tensorrt", [False, True])
-def test_int8_agrees(tiny_job, tmp_path, for_tensorrt):
-    made = export_onnx_int8(tiny_job, tmp_path / "int8.onnx", for_tensorrt=for_tensorrt)
-    (row,) = made.agreements[0].rows
-    assert row.psnr_db > 30
-    model = onnx.load(made.files[0])
+def test_int8_comes_in_the_form_asked_for(tiny_job, tmp_path, for_tensorrt):
+    spec = tiny_job.card.input
+    model = quantise(to_onnx(tiny_job.network, spec, opset=13), spec, tiny_job.calibration, for_tensorrt=for_tensorrt)
+    save_gated(model, tiny_job, tmp_path / "int8.onnx", tiny_job.int8)
     constants = {i.name: i.data_type for i in model.graph.initializer}
     sources = {constants.get(n.input[0]) for n in model.graph.node if n.op_type == "DequantizeLinear"}
     stored = {onnx.TensorProto.INT8, onnx.TensorProto.INT32}

@@ -138,7 +138,7 @@ def test_todays_openvino_compares_with_golden_outputs_too(mixed_job, mixed_v10, 
     import subprocess
 
     golden = write_golden(mixed_job, golden_path(tmp_path / "mixed.xml"))
-    assert golden.name == "mixed.golden.npz"
+    assert golden.name == "mixed.xml.golden.npz"
     command = [sys.executable, str(converter("read_ir.py")), str(mixed_v10), str(golden)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -88,17 +88,37 @@ def test_own_saved_model_is_exported(dog, capsys, monkeypatch):
     assert cli.main(command.split()) == 0, capsys.readouterr().err
 
 
+def test_everything_by_the_command(dog, capsys, monkeypatch):
+    pytest.importorskip("tf2onnx")
+    from posezoo.export import targets
+
+    monkeypatch.chdir(dog)
+    monkeypatch.setattr(targets, "TARGETS", {name: TARGETS[name] for name in ("tflite_float32", "onnx")})
+    monkeypatch.setattr("posezoo.export.everything.TARGETS", targets.TARGETS)
+    command = ["export", "dog.keras", "--card", "dog.yaml", "--all", "--calibration", "pictures", "-o", "out"]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "written   onnx " in told
+    assert "2 of 2 targets: out/manifest.json, out/exports.md" in told
+    assert cli.main(command) == 0
+    assert "kept      onnx " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "command, told",
     [
-        ("dog.keras --to onnx --calibration pictures -o x", "describe it with --card FILE.yaml"),
+        ("dog.keras --to onnx --calibration pictures -o x.onnx", "describe it with --card FILE.yaml"),
         (
-            "dog.keras --card nothing.yaml --to onnx --calibration pictures -o x",
+            "dog.keras --card nothing.yaml --to onnx --calibration pictures -o x.onnx",
             "nothing.yaml: no card that can be read",
         ),
-        ("pictures --card dog.yaml --to onnx --calibration pictures -o x", "expected a .keras file or the folder of a"),
+        (
+            "pictures --card dog.yaml --to onnx --calibration pictures -o x.onnx",
+            "expected a .keras file or the folder of a",
+        ),
         ("dog.keras --card dog.yaml --to onnxx --calibration pictures -o x", "did you mean 'onnx'"),
-        ("dog.keras --card dog.yaml --to onnx -o x", "give some with --calibration FOLDER"),
+        ("dog.keras --card dog.yaml --to onnx --calibration pictures -o x", "writes a .onnx file; name it so"),
+        ("dog.keras --card dog.yaml --to onnx -o x.onnx", "give some with --calibration FOLDER"),
         ("dog.keras --card dog.yaml --to onnx --calibration pictures", "say where to write: -o FILE"),
     ],
 )

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.errors import UserError
-from posezoo.export.frozen import blame, freeze
+from posezoo.export.frozen import Frozen, blame, freeze
 from posezoo.export.gates import GateError
-from posezoo.export.job import FLOAT32, Job, Limits, Made, agree, facts, write_sidecar
+from posezoo.export.golden import golden_path, write_golden
+from posezoo.export.job import FLOAT32, Agreement, Job, Limits, Made, agree, facts, write_sidecar
 from posezoo.export.simplify import simplified
 from posezoo.files import replacing
 from posezoo.inference.runners import OnnxRunner, normalise
@@ -55,12 +56,27 @@ def to_onnx(network: keras.Model, spec: InputSpec, *, opset: int = 11) -> Any:
         ImportError: tf2onnx or onnx is not installed.
         UnsupportedLayerError: Names the layer and the operation that ONNX lacks.
     """
+    return from_frozen(freeze(simplified(network), spec), spec, opset=opset, name=network.name)
+
+
+def model_of(job: Job, opset: int) -> Any:
+    """Return a job's network as an ONNX model, converted once per opset."""
+    import onnx
+
+    key = ("onnx", opset)
+    if key not in job.kept:
+        model = from_frozen(job.frozen, job.card.input, opset=opset, name=job.network.name)
+        job.kept[key] = model.SerializeToString()
+    return onnx.load_from_string(job.kept[key])
+
+
+def from_frozen(frozen: Frozen, spec: InputSpec, *, opset: int, name: str) -> Any:
+    """Convert a frozen graph; see `to_onnx`."""
     converter = tf2onnx()
-    frozen = freeze(simplified(network), spec)
     borders = [frozen.outputs[name] for name, rank in frozen.ranks.items() if rank == 4]
     with _quiet():
         model, _ = converter.convert.from_graph_def(
-            frozen.graph, name=network.name, input_names=[frozen.input], output_names=list(frozen.outputs.values()),
+            frozen.graph, name=name, input_names=[frozen.input], output_names=list(frozen.outputs.values()),
             opset=opset, inputs_as_nchw=[frozen.input], outputs_as_nchw=borders,
         )  # fmt: skip
     _refuse_unknown(model, frozen.layers, opset)
@@ -249,31 +265,35 @@ def check_structure(model: Any, job: Job) -> None:
 
 
 def export_onnx(job: Job, out: Path, *, opset: int = 11) -> Made:
-    """Convert, check, run on onnxruntime, and only then write a file and its JSON sidecar.
+    """Convert, check, run on onnxruntime, and only then write a file, golden outputs and its JSON sidecar.
 
     Raises:
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = to_onnx(job.network, job.card.input, opset=opset)
-    return _written(model, job, out, limits=FLOAT32, target=f"onnx, opset {opset}")
+    model = model_of(job, opset)
+    return _with_company(job, out, model, save_gated(model, job, out, FLOAT32), target=f"onnx, opset {opset}")
 
 
-def export_onnx_int8(job: Job, out: Path, *, for_tensorrt: bool = False) -> Made:
-    """Convert, quantise, check, run on onnxruntime, and only then write a file and its JSON sidecar.
+def export_onnx_int8(job: Job, out: Path) -> Made:
+    """Convert, quantise, check, run on onnxruntime, and only then write as `export_onnx` does.
 
     Raises:
         ValueError: No calibration pictures.
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = to_onnx(job.network, job.card.input, opset=QDQ_OPSET)
-    model = quantise(model, job.card.input, job.calibration, for_tensorrt=for_tensorrt)
-    return _written(model, job, out, limits=job.int8, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
+    model = quantise(model_of(job, QDQ_OPSET), job.card.input, job.calibration)
+    agreement = save_gated(model, job, out, job.int8)
+    return _with_company(job, out, model, agreement, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
 
 
-def _written(model: Any, job: Job, out: Path, *, limits: Limits, target: str) -> Made:
-    """Read a file back under its temporary name, and give it its own when it agrees."""
+def save_gated(model: Any, job: Job, out: Path, limits: Limits) -> Agreement:
+    """Save a model, read it back under its temporary name, and give the file its own when it agrees.
+
+    Raises:
+        GateError: It does not agree with the network; nothing is written.
+    """
     import onnx
 
     entry = model.metadata_props.add()
@@ -282,8 +302,13 @@ def _written(model: Any, job: Job, out: Path, *, limits: Limits, target: str) ->
     with replacing(out) as path:
         onnx.save(model, path)
         check_structure(onnx.load(path), job)
-        agreement = agree(job, OnnxRunner(path, job.card.input), limits, kernels="onnxruntime")
-    made = Made((out,), (agreement,), {"opset": model.opset_import[0].version, "operators": operators(model)})
+        return agree(job, OnnxRunner(path, job.card.input), limits, kernels="onnxruntime")
+
+
+def _with_company(job: Job, out: Path, model: Any, agreement: Agreement, *, target: str) -> Made:
+    """Write golden outputs and the sidecar beside a file."""
+    details = {"opset": model.opset_import[0].version, "operators": operators(model)}
+    made = Made((out, write_golden(job, golden_path(out))), (agreement,), details)
     return write_sidecar(job, made, target=target, packages=("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime"))
 
 

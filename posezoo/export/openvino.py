@@ -16,7 +16,7 @@ from posezoo.export.frozen import blame
 from posezoo.export.gates import GateError
 from posezoo.export.golden import write_golden
 from posezoo.export.job import Job, Limits, Made, agree, write_sidecar
-from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, quantise, to_onnx
+from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, model_of, quantise
 from posezoo.files import replacing
 from posezoo.inference.runners import OpenVinoRunner
 
@@ -174,7 +174,7 @@ def export_openvino(job: Job, out: Path) -> Made:
         UnsupportedLayerError: A layer without an operation.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = to_ir(to_onnx(job.network, job.card.input, opset=17))
+    model = to_ir(model_of(job, 17))
 
     def save(xml: Path) -> None:
         require_openvino().save_model(model, xml, compress_to_fp16=True)
@@ -190,7 +190,7 @@ def export_openvino_int8(job: Job, out: Path) -> Made:
         UnsupportedLayerError, GateError: As `export_openvino`.
     """
     spec = job.card.input
-    model = to_ir(quantise(to_onnx(job.network, spec, opset=QDQ_OPSET), spec, job.calibration))
+    model = to_ir(quantise(model_of(job, QDQ_OPSET), spec, job.calibration))
 
     def save(xml: Path) -> None:
         require_openvino().save_model(model, xml, compress_to_fp16=True)
@@ -208,9 +208,9 @@ def export_openvino_v10(job: Job, out: Path) -> Made:
     """
     openvino = require_openvino()
     layers = tuple(layer.name for layer in job.network.layers)
-    model = to_ir(to_onnx(job.network, job.card.input, opset=11))
+    model = to_ir(model_of(job, 11))
     downgrade(model, layers)
-    _compress(model)
+    compressed(model)
 
     def save(xml: Path) -> None:
         openvino.serialize(model, xml, xml.with_suffix(".bin"), version="IR_V10")
@@ -219,7 +219,7 @@ def export_openvino_v10(job: Job, out: Path) -> Made:
     return _written(job, out, save, target="openvino, IR version 10, float16 weights", reader="openvino_2022")
 
 
-def _compress(model: Any) -> None:
+def compressed(model: Any) -> None:
     """Store weights as float16, computed with as float32."""
     from openvino._offline_transformations import compress_model_transformation
 
@@ -246,7 +246,16 @@ def _written(
         for path in (weights, xml):
             with replacing(path) as temporary:
                 shutil.copyfile(inside.with_name(path.name), temporary)
-    return write_sidecar(job, Made((xml, weights), (agreement,), details), target=target, packages=PACKAGES)
+    notes = tuple(f"reader gate: {_told(answer)}" for answer in details.values())
+    return write_sidecar(job, Made((xml, weights), (agreement,), details, notes), target=target, packages=PACKAGES)
+
+
+def _told(answer: dict[str, Any]) -> str:
+    """A reader's answer in one line."""
+    if "not run" in answer:
+        return f"not run: {answer['not run']}"
+    worst = min(row["psnr_db"] for row in answer["outputs"])
+    return f"OpenVINO {answer['openvino'].split('-')[0]} reads it and agrees ({worst:.1f} dB)"
 
 
 def read_by(xml: Path, job: Job, name: str) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def combed(network: keras.Model) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable(package="posezoo")
-class DenseOfGroups(L.Conv2D):
-    """A dense convolution that computes what a grouped one does."""
+class DenseOfGroups(GroupedConv2D):
+    """A dense convolution that computes what a grouped one does; a dilated one stays one operation."""
 
     @classmethod
     def like(cls, layer: L.Conv2D) -> DenseOfGroups:

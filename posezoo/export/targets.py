@@ -32,6 +32,8 @@ class Target:
         function: Dotted name of a function of a `Job` and the main file's path that converts, gates and writes.
         options: Its keyword arguments.
         int8: Whether it needs calibration pictures.
+        environment: What of `converters/environments/` it needs; exporting everything leaves the target out where that
+            is not made.
     """
 
     name: str
@@ -40,6 +42,12 @@ class Target:
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
     int8: bool = False
+    environment: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the main file, empty for folders."""
+        return Path(f"model{self.ending}").suffix
 
     def path(self, folder: Path, model: str) -> Path:
         """The main file of a model in a folder."""
@@ -69,6 +77,12 @@ TARGETS: dict[str, Target] = {
         Target("openvino", "OpenVINO IR, current", ".xml", f"{_HERE}.openvino.export_openvino"),
         Target("openvino_v10", "OpenVINO IR version 10", "_v10.xml", f"{_HERE}.openvino.export_openvino_v10"),
         Target("openvino_int8", "OpenVINO IR int8", "_int8.xml", f"{_HERE}.openvino.export_openvino_int8", int8=True),
+        Target("myriad", "Myriad X blob", ".blob", f"{_HERE}.myriad.export_myriad", environment="myriad"),
+        Target("saved_model", "SavedModel", "_saved_model/", f"{_HERE}.saved_model.export_saved_model"),
+        Target(
+            "tensorrt", "folder for TensorRT on a Jetson", "_tensorrt/", f"{_HERE}.tensorrt.export_tensorrt", int8=True
+        ),
+        Target("tftrt", "folder for TF-TRT", "_tftrt/", f"{_HERE}.tftrt.export_tftrt", int8=True),
     )
 }
 
