@@ -7,8 +7,20 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+from posezoo.export.elsewhere import MissingToolError, OtherRuntime  # noqa: E402
+from posezoo.export.flatbuffer import (  # noqa: E402
+    ALIGNMENT,
+    FileError,
+    add_signature,
+    layer_of,
+    operators,
+    packed,
+    schema,
+    unpacked,
+)  # fmt: skip
 from posezoo.export.gates import GateError, OutputReport, check, compare  # noqa: E402
-from posezoo.export.tflite import add_signature, export_tflite, gate, operators, to_tflite  # noqa: E402
+from posezoo.export.selective import layer_errors  # noqa: E402
+from posezoo.export.tflite import FLAVOURS, ConversionError, export_tflite, gate, to_tflite  # noqa: E402
 from posezoo.inference.runners import KerasRunner, RunnerError, TFLiteRunner  # noqa: E402
 
 
@@ -40,6 +52,32 @@ def test_other_input_types_give_the_same_maps(tiny_network, tiny_int8, tiny_spec
     )  # rounding of the input differs by a step
 
 
+@pytest.mark.parametrize(("precision", "kind", "psnr_db"), [
+    ("float16", "float32", 60), ("dynamic", "float32", 35), ("int16x8", "int16", 35), ("int16x8", "float32", 35),
+])  # fmt: skip
+def test_every_precision_agrees_on_both_kernel_sets(
+    tiny_network, tiny_spec, tiny_pictures, tiny_int8, precision, kind, psnr_db
+):
+    calibration = tiny_pictures if FLAVOURS[precision].calibrated else None
+    content = to_tflite(tiny_network, tiny_spec, calibration, precision=precision, io=kind)
+    rows = gate(content, tiny_network, tiny_spec, tiny_pictures[:4], min_psnr_db=psnr_db)
+    assert {row.kernels for row in rows} == {"default", "builtin"}
+    assert {k for k, _, _ in TFLiteRunner(content, tiny_spec).quantisation.values()} == {kind}
+    types = {tensor.type for tensor in unpacked(content).subgraphs[0].tensors}
+    stored = {"float16": "FLOAT16", "dynamic": "INT8", "int16x8": "INT16"}[precision]
+    assert getattr(schema().TensorType, stored) in types
+
+
+def test_int16_tensors_are_finer_than_int8(tiny_network, tiny_spec, tiny_pictures, tiny_int8):
+    fine = to_tflite(tiny_network, tiny_spec, tiny_pictures, precision="int16x8")
+    expected = KerasRunner(tiny_network, tiny_spec)(tiny_pictures[:4])
+    psnr = [
+        compare(expected, TFLiteRunner(c, tiny_spec)(tiny_pictures[:4]), kernels="")[0].psnr_db
+        for c in (tiny_int8, fine)
+    ]
+    assert psnr[1] > psnr[0] + 3
+
+
 def test_float_file_equals_keras(tiny_network, tiny_spec, tiny_pictures, tmp_path):
     sidecar = export_tflite(tiny_network, tiny_spec, tmp_path / "f.tflite", check_pictures=tiny_pictures[:2])
     assert sidecar["io"] == "float32"
@@ -53,6 +91,34 @@ def test_export_writes_file_and_sidecar(tiny_network, tiny_spec, tiny_pictures, 
     assert sidecar["bytes"] == out.stat().st_size
     assert {row["kernels"] for row in sidecar["gates"]} == {"default", "builtin"}
     assert sorted(p.name for p in out.parent.iterdir()) == ["tiny.tflite", "tiny.tflite.json"]
+
+
+def test_sidecar_tells_what_a_user_of_the_file_asks(tiny_network, tiny_spec, tiny_pictures, tmp_path):
+    sidecar = export_tflite(tiny_network, tiny_spec, tmp_path / "t.tflite", calibration=tiny_pictures, io="uint8")
+    assert (sidecar["precision"], sidecar["io"], sidecar["calibration_pictures"]) == ("int8", "uint8", 12)
+    assert sidecar["input"]["shape"] == [1, 64, 64, 3]
+    (levels,) = sidecar["report"]["outputs"]
+    assert (levels["of"], levels["type"]) == (256, "uint8")
+    assert 64 < levels["used"] <= 256
+    assert 0 < levels["worst_steps"] < 30
+
+
+def test_full_disk_leaves_both_old_files_alone(tiny_network, tiny_spec, tiny_pictures, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    out = tmp_path / "t.tflite"
+    for name in ("t.tflite", "t.tflite.json"):
+        (tmp_path / name).write_text("finished work")
+
+    def full(self, *arguments, **options):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_tflite(tiny_network, tiny_spec, out, check_pictures=tiny_pictures[:2])
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == dict.fromkeys(
+        ("t.tflite", "t.tflite.json"), b"finished work"
+    )
 
 
 def test_failed_gate_leaves_the_old_file_alone(tiny_network, tiny_spec, tiny_pictures, tmp_path):
@@ -83,6 +149,14 @@ def test_file_of_another_network_is_caught(tiny_network, tiny_int8, tiny_spec, t
         gate(tiny_int8, other, tiny_spec, tiny_pictures[:2])
 
 
+def test_tampered_file_is_caught(tiny_network, tiny_int8, tiny_spec, tiny_pictures):
+    model = unpacked(tiny_int8)
+    kernel = model.subgraphs[0].tensors[model.subgraphs[0].operators[-1].inputs[1]]
+    model.buffers[kernel.buffer].data = model.buffers[kernel.buffer].data[::-1]
+    with pytest.raises(GateError, match="output 'heatmaps' on default kernels: PSNR"):
+        gate(packed(model), tiny_network, tiny_spec, tiny_pictures[:2])
+
+
 def test_gate_names_missing_outputs_and_nan():
     maps = np.random.default_rng(0).normal(size=(1, 4, 4, 20))
     with pytest.raises(GateError, match=r"\['heatmaps'\], the file \['Identity'\]"):
@@ -99,10 +173,18 @@ def test_gate_limits_the_largest_error():
 
 
 def test_wrong_requests_are_told(tiny_network, tiny_spec, tiny_pictures):
-    with pytest.raises(ValueError, match="unknown io 'int4'"):
+    with pytest.raises(ValueError, match="unknown io 'int4' of int8 files; expected one of int8, uint8, float32"):
         to_tflite(tiny_network, tiny_spec, tiny_pictures, io="int4")
+    with pytest.raises(ValueError, match="unknown precision 'int2'"):
+        to_tflite(tiny_network, tiny_spec, precision="int2")
+    with pytest.raises(ValueError, match="unknown io 'int8' of float16 files"):
+        to_tflite(tiny_network, tiny_spec, precision="float16", io="int8")
     with pytest.raises(ValueError, match="calibration holds no picture"):
         to_tflite(tiny_network, tiny_spec, [])
+    with pytest.raises(ValueError, match="int16x8 needs calibration"):
+        to_tflite(tiny_network, tiny_spec, precision="int16x8")
+    with pytest.raises(ValueError, match="keep_float is for int8"):
+        to_tflite(tiny_network, tiny_spec, keep_float=["heatmaps"])
 
 
 def test_runner_refuses_what_it_cannot_read(tiny_int8, tiny_spec, tmp_path):
@@ -131,3 +213,128 @@ def test_preprocessing_table_equals_the_formula(tiny_int8, tiny_spec, tiny_pictu
     got = runner.prepare(tiny_pictures[0])
     assert got.dtype == np.int8
     np.testing.assert_array_equal(got, expected)
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+def test_tensors_are_named_after_layers(tiny_network, tiny_int8):
+    graph = unpacked(tiny_int8).subgraphs[0]
+    results = [graph.tensors[op.outputs[0]].name.decode() for op in graph.operators]
+    assert set(results) <= {layer.name for layer in tiny_network.layers}
+    assert {"up", "add", "concat", "heatmaps"} <= set(results)
+    names = [tensor.name for tensor in graph.tensors]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("tensor", "layer"), [
+    ("net_1/stem_act_1/Relu6;net_1/stem_bn_1/add;net_1/stem_1/convolution", "stem_act"),
+    ("net/quant_stem_bn/add", "stem_bn"), ("net/stem/convolution1", "stem"), ("net/stem_2/Add", "stem_2"),
+    ("arith.constant2", None),
+])  # fmt: skip
+def test_layer_of_a_tensors_name(tensor, layer):
+    assert layer_of(tensor, ["stem", "stem_bn", "stem_act", "stem_2"]) == layer
+
+
+def test_constants_lie_where_the_schema_says(tiny_int8):
+    model = schema().Model.GetRootAs(tiny_int8)
+    buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
+    places = [b._tab.Vector(b._tab.Offset(4)) for b in buffers if b.DataLength()]
+    assert len(places) > 10
+    assert all(place % ALIGNMENT == 0 for place in places)
+
+
+def test_bytes_that_are_no_file_are_told():
+    with pytest.raises(FileError, match="not a TFLite file"):
+        operators(b"PK\x03\x04 this is something else")
+
+
+def test_nearest_enlarging_is_one_operator_with_the_same_numbers(tiny_spec, tiny_pictures):
+    import keras
+
+    keras.utils.set_random_seed(1)
+    image = keras.Input(tiny_spec.shape, name="image")
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", name="down")(image)
+    x = keras.layers.UpSampling2D(4, interpolation="nearest", name="enlarge")(x)
+    network = keras.Model(image, {"heatmaps": keras.layers.Conv2D(5, 1, name="heatmaps")(x)})
+    content = to_tflite(network, tiny_spec, tiny_pictures)
+    assert operators(content) == {"CONV_2D v3": 2, "RESIZE_NEAREST_NEIGHBOR v3": 1}
+    gate(content, network, tiny_spec, tiny_pictures[:4], min_psnr_db=38)
+
+
+def unsupported(tiny_spec):
+    import keras
+    import tensorflow as tf
+
+    class Bessel(keras.layers.Layer):
+        def call(self, x):
+            return tf.math.bessel_i0(x)
+
+    image = keras.Input(tiny_spec.shape, name="image")
+    return keras.Model(image, {"out": Bessel(name="strange")(keras.layers.Conv2D(4, 3, name="conv")(image))})
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_layer_without_an_operator_is_named(tiny_spec, tiny_pictures, precision):
+    calibration = tiny_pictures[:2] if precision == "int8" else None
+    with pytest.raises(ConversionError, match=r"no operator for layer 'strange' \(BesselI0\); write it with"):
+        to_tflite(unsupported(tiny_spec), tiny_spec, calibration, precision=precision)
+
+
+# ------------------------------------------------------------------------------------------- float layers
+
+
+def test_layers_that_stay_in_float_lower_the_error(tiny_network, tiny_spec, tiny_pictures, tiny_int8):
+    errors = layer_errors(tiny_network, tiny_spec, tiny_pictures, tiny_pictures[:4])
+    assert [row.steps for row in errors] == sorted((row.steps for row in errors), reverse=True)
+    assert {row.layer for row in errors} <= {layer.name for layer in tiny_network.layers}
+    assert {"heatmaps", "add", "up"} <= {row.layer for row in errors}
+    # A multiplication by rounded weights errs by more than a level's third, which rounding itself takes.
+    assert 0.2 < errors[0].steps < 5
+    kept = to_tflite(
+        tiny_network, tiny_spec, tiny_pictures, keep_float=[row.layer for row in errors[:4]], io="float32"
+    )  # fmt: skip
+    assert operators(kept)["DEQUANTIZE v2"] >= 2
+    expected = KerasRunner(tiny_network, tiny_spec)(tiny_pictures[:4])
+    psnr = [
+        compare(expected, TFLiteRunner(c, tiny_spec)(tiny_pictures[:4]), kernels="")[0].psnr_db
+        for c in (tiny_int8, kept)
+    ]
+    assert psnr[1] > psnr[0] + 1
+
+
+def test_float_layers_that_do_not_fit_are_told(tiny_network, tiny_spec, tiny_pictures):
+    with pytest.raises(ValueError, match="layers that no operator stores: haetmaps; expected some of add, concat"):
+        to_tflite(tiny_network, tiny_spec, tiny_pictures[:2], keep_float=["haetmaps"])
+    with pytest.raises(ValueError, match="at the input or an output, which io='int8' rounds; use io='float32'"):
+        to_tflite(tiny_network, tiny_spec, tiny_pictures[:2], keep_float=["heatmaps"])
+
+
+# ---------------------------------------------------------------------------------------- other runtimes
+
+
+def test_older_runtime_agrees(tiny_network, tiny_int8, tiny_spec, tiny_pictures):
+    from other_pythons import other_python
+
+    other = OtherRuntime(tiny_int8, tiny_spec, other_python("tflite_214"))
+    rows = gate(tiny_int8, tiny_network, tiny_spec, tiny_pictures[:2], others={"tflite-runtime 2.14": other})
+    assert "tflite-runtime 2.14" in {row.kernels for row in rows}
+    assert other.version == "tflite-runtime 2.14.0"
+
+
+def test_interpreter_that_is_missing_is_told(tiny_int8, tiny_spec, tiny_pictures, tmp_path):
+    with pytest.raises(MissingToolError, match=r"nowhere: no Python interpreter .*; make the environment"):
+        OtherRuntime(tiny_int8, tiny_spec, tmp_path / "nowhere")(tiny_pictures[:1])
+
+
+def test_runtime_that_is_missing_or_refuses_is_told(tiny_int8, tiny_spec, tiny_pictures, tmp_path):
+    def runtime(lines: str):
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{lines}\n")
+        path.chmod(0o755)
+        return OtherRuntime(tiny_int8, tiny_spec, path)
+
+    with pytest.raises(MissingToolError, match="could not run the file: No module named 'tflite_runtime'"):
+        runtime("echo \"RUNTIME: No module named 'tflite_runtime'\" >&2; exit 3")(tiny_pictures[:1])
+    with pytest.raises(GateError, match="refuses the file: Didn't find op for builtin opcode 'TILE'"):
+        runtime("echo \"RUNTIME: Didn't find op for builtin opcode 'TILE'\" >&2; exit 3")(tiny_pictures[:1])

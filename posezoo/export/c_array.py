@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posezoo.export.tflite import operators
+from posezoo.export.flatbuffer import operators
 from posezoo.files import replacing
 
 #: Operators whose function in MicroMutableOpResolver is not `Add` and the name in camel case.

@@ -1,4 +1,4 @@
-"""The same function in other layers, for targets that lack grouped or dilated convolutions.
+"""The same function in other layers, for targets that lack grouped or dilated convolutions, or write one badly.
 
 Edge TPU refuses grouped convolutions and some DSPs know neither dilation nor groups. Each rewrite returns another
 network with equal outputs (`tests/test_rewrite.py`), which is exported like any other.
@@ -40,6 +40,63 @@ def rewritten(network: keras.Model, replace: Callable[[L.Layer], L.Layer | None]
             values = layer.get_weights() if other is None else other.weights_from(layer)
             copy.get_layer(layer.name).set_weights(values)
     return copy
+
+
+def with_plain_resizing(network: keras.Model, *, by_two: bool = False) -> keras.Model:
+    """Replace nearest-neighbour enlarging by a layer that converters write as one operator.
+
+    `UpSampling2D` repeats rows and columns, which TFLite stores as RESHAPE and TILE; TILE has int8 since its version 3,
+    which runtimes of 2021 and Edge TPU's compiler refuse. The numbers are the same.
+
+    Args:
+        network: Returned as it is where it enlarges nothing so, or is no functional network.
+        by_two: Whether to enlarge 4 and 8 times in steps of 2, for targets that enlarge by little at a time.
+    """
+    if not isinstance(network, keras.Sequential) and not hasattr(network, "operations"):
+        return network
+    if not any(_repeats(layer) for layer in network.layers):
+        return network
+    return rewritten(network, lambda layer: Enlarging.like(layer, by_two=by_two) if _repeats(layer) else None)
+
+
+def _repeats(layer: L.Layer) -> bool:
+    return isinstance(layer, L.UpSampling2D) and layer.interpolation == "nearest"
+
+
+@keras.saving.register_keras_serializable(package="posezoo")
+class Enlarging(L.Layer):
+    """Enlarges to the nearest pixel.
+
+    Args:
+        factors: Rows' and columns' factors of each step.
+    """
+
+    def __init__(self, factors, **kwargs):
+        super().__init__(**kwargs)
+        self.factors = [tuple(factor) for factor in factors]
+
+    @classmethod
+    def like(cls, layer: L.UpSampling2D, *, by_two: bool) -> Enlarging:
+        """Return the form of an `UpSampling2D`, in steps of two where its factors are powers of it."""
+        rows, columns = layer.size
+        steps = int(np.log2(rows))
+        in_steps = by_two and rows == columns == 2**steps
+        return cls([(2, 2)] * steps if in_steps else [(rows, columns)], name=layer.name)
+
+    def call(self, inputs):
+        x = inputs
+        for rows, columns in self.factors:
+            size = (x.shape[1] * rows, x.shape[2] * columns)
+            x = ops.image.resize(x, size, interpolation="nearest", data_format="channels_last")
+        return x
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        rows, columns = (int(np.prod([factor[i] for factor in self.factors])) for i in (0, 1))
+        return (batch, height and height * rows, width and width * columns, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "factors": self.factors}
 
 
 def without_groups(network: keras.Model) -> keras.Model:

@@ -1,33 +1,65 @@
-"""Keras networks to TFLite, float32 or int8 after training, gated before they are written."""
+"""Keras networks to TFLite in every precision it has, gated before they are written."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import logging
-from collections import Counter
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posezoo.errors import UserError
+from posezoo.export.elsewhere import OtherRuntime
+from posezoo.export.flatbuffer import add_signature, layer_of, operators
 from posezoo.export.gates import OutputReport, check, compare
+from posezoo.export.metadata import facts, input_facts, with_metadata
+from posezoo.export.quantisation import quantisation_report
+from posezoo.export.rewrite import with_plain_resizing
 from posezoo.files import replacing
-from posezoo.inference.runners import KerasRunner, TFLiteRunner, normalise
+from posezoo.inference.runners import KerasRunner, Runner, TFLiteRunner, normalise
 
 if TYPE_CHECKING:
     import keras
 
-    from posezoo.cards.card import InputSpec
-
-log = logging.getLogger(__name__)
+    from posezoo.cards.card import Card, InputSpec
 
 KERNELS = ("default", "builtin")
-IO_TYPES = ("int8", "uint8", "float32")
-SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A precision of TFLite files.
+
+    Attributes:
+        io: Types that the file's input and outputs may have; the first is the usual one.
+        min_psnr_db: What every output must reach against the network.
+        calibrated: Whether conversion looks at pictures.
+    """
+
+    io: tuple[str, ...]
+    min_psnr_db: float
+    calibrated: bool = False
+
+
+#: float16 and dynamic store small weights and compute in float32; int16x8 has tensors of 16 bits, weights of 8.
+FLAVOURS = {
+    "float32": Flavour(("float32",), 80.0),
+    "float16": Flavour(("float32",), 50.0),
+    "dynamic": Flavour(("float32",), 30.0),
+    "int8": Flavour(("int8", "uint8", "float32"), 30.0, calibrated=True),
+    "int16x8": Flavour(("int16", "float32"), 35.0, calibrated=True),
+}
+
+
+class ConversionError(UserError, RuntimeError):
+    """A network that TFLite cannot take."""
 
 
 def to_tflite(
@@ -35,8 +67,10 @@ def to_tflite(
     spec: InputSpec,
     calibration: Iterable[np.ndarray] | None = None,
     *,
-    io: str = "int8",
+    precision: str | None = None,
+    io: str | None = None,
     trained_ranges: bool = False,
+    keep_float: Iterable[str] = (),
 ) -> bytes:
     """Convert a network, batch 1, through a frozen function.
 
@@ -44,18 +78,85 @@ def to_tflite(
         network: Keras network on the TensorFlow backend, with a dict of outputs.
         spec: Size and scaling of its input.
         calibration: Pictures `(height, width, channels)` of the kind the network will see, RGB uint8 or depth in
-            metres; they pass
-            through the card's own preprocessing. None converts to float32.
-        io: Type of input and outputs of the int8 file: `int8`, or `uint8` / `float32` for runtimes that
-            do not take int8, such as LiteRT in a browser. The interior stays int8.
+            metres; they pass through the card's own preprocessing. Needed for int8 and int16x8.
+        precision: One of `FLAVOURS`; int8 by default where there is calibration, else float32.
+        io: Type of input and outputs: of int8 files `int8` (default), `uint8` or `float32`, for runtimes that
+            do not take int8, such as LiteRT in a browser; the interior stays int8. Of int16x8 files `int16` or
+            `float32`. Without effect where float32 is the default precision.
         trained_ranges: The network is a quantisation-aware twin (`posezoo.compression.qat`), which knows its ranges:
             converts to int8 without calibration.
+        keep_float: Names of layers of an int8 file that stay in float32.
 
     Returns:
-        The file's content, with a signature that names the outputs.
+        The file's content, with a signature that names the outputs, and tensors that are named after layers.
 
     Raises:
-        ValueError: Unknown `io`, or an empty calibration.
+        ValueError: Unknown `precision` or `io`, calibration that is empty or missing, or `keep_float` that does not
+            fit.
+        ConversionError: A layer that TFLite has no operator for; the message names it.
+        RuntimeError: Keras runs on another backend than TensorFlow.
+    """
+    import tensorflow as tf
+
+    pictures = None if calibration is None else list(calibration)
+    if precision is None:
+        precision = "int8" if pictures is not None or trained_ranges else "float32"
+        io = io if precision == "int8" else None
+    io = _checked(precision, io, pictures, trained_ranges)
+    layers, keep_float = [layer.name for layer in network.layers], list(keep_float)
+    if keep_float and (precision != "int8" or trained_ranges):
+        raise ValueError("keep_float is for int8 files that calibration makes")
+    converter, names, nodes = frozen_converter(network if trained_ranges else with_plain_resizing(network), spec)
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if FLAVOURS[precision].calibrated:
+        converter.inference_input_type = converter.inference_output_type = getattr(tf, io)
+    if FLAVOURS[precision].calibrated and not trained_ranges:
+        sets = tf.lite.OpsSet
+        converter.representative_dataset = lambda: ([normalise(p[None], spec)] for p in pictures or ())
+        converter.target_spec.supported_ops = [
+            sets.TFLITE_BUILTINS_INT8
+            if precision == "int8"
+            else sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        ]
+    with _blamed(nodes, layers, precision):
+        if keep_float:
+            from posezoo.export.selective import convert_keeping_float
+
+            content = convert_keeping_float(converter, keep_float, names=names, layers=layers, io=io)
+        else:
+            content = converter.convert()
+    return add_signature(content, spec.name, names, layers)
+
+
+def _checked(precision: str, io: str | None, pictures: list | None, trained_ranges: bool) -> str:
+    """The type of input and outputs, after everything asked for was found to fit."""
+    if precision not in FLAVOURS:
+        raise ValueError(f"unknown precision '{precision}'; expected one of {', '.join(FLAVOURS)}")
+    flavour = FLAVOURS[precision]
+    if io is not None and io not in flavour.io:
+        raise ValueError(f"unknown io '{io}' of {precision} files; expected one of {', '.join(flavour.io)}")
+    if trained_ranges and precision != "int8":
+        raise ValueError(f"trained ranges make int8 files, not {precision}")
+    if flavour.calibrated and not trained_ranges and not pictures:
+        told = f"{precision} needs calibration" if pictures is None else "calibration holds no picture"
+        raise ValueError(f"{told}; give at least one picture, better a hundred")
+    return io or flavour.io[0]
+
+
+def frozen_converter(network: Any, spec: InputSpec) -> tuple[Any, list[str], Mapping[str, str]]:
+    """Freeze a network for conversion, batch 1.
+
+    Args:
+        network: Keras network on the TensorFlow backend, or a Keras 2 twin.
+        spec: Size of its input.
+
+    Returns:
+        The `TFLiteConverter`, the names of the outputs in its order, and node of the frozen graph -> its operation.
+
+    Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
     import keras
@@ -64,71 +165,41 @@ def to_tflite(
 
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError("conversion needs Keras on TensorFlow; unset KERAS_BACKEND and start again")
-    if io not in IO_TYPES:
-        raise ValueError(f"unknown io '{io}'; expected one of {', '.join(IO_TYPES)}")
-    shape = (1, *spec.shape)
     function = tf.function(lambda image: network(image, training=False)).get_concrete_function(
-        tf.TensorSpec(shape, tf.float32, name=spec.name)
+        tf.TensorSpec((1, *spec.shape), tf.float32, name=spec.name)
     )
-    names = sorted(function.structured_outputs)
     frozen = convert_variables_to_constants_v2(function)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    if calibration is not None:
-        pictures = list(calibration)
-        if not pictures:
-            raise ValueError("calibration holds no picture; give at least one, better a hundred")
-        converter.representative_dataset = lambda: ([normalise(p[None], spec)] for p in pictures)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if calibration is not None or trained_ranges:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        kind = getattr(tf, io)
-        converter.inference_input_type = converter.inference_output_type = kind
-    return add_signature(converter.convert(), spec.name, names)
+    nodes = {node.name: node.op for node in frozen.graph.as_graph_def().node}
+    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]), sorted(function.structured_outputs), nodes
 
 
-def add_signature(content: bytes, input_name: str, output_names: list[str]) -> bytes:
-    """Name the input and the outputs of a TFLite file, which a frozen function loses, and its tensors by their layers.
+@contextmanager
+def _blamed(nodes: Mapping[str, str], layers: Sequence[str], precision: str) -> Iterator[None]:
+    """Turn the converter's errors into one line that names layers.
 
-    The converter's own names repeat the model's name and list every operation that was folded in: in a small network a
-    seventh of the file.
-
-    Args:
-        content: The file.
-        input_name: Name of its only input.
-        output_names: Names of its outputs, in the subgraph's order.
+    Raises:
+        ConversionError: With the layers whose operations the message speaks of.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
+    from tensorflow.lite.python.convert_phase import ConverterError
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
-    graph = model.subgraphs[0]
-    for tensor in graph.tensors:
-        tensor.name = tensor.name.split(b";")[0].split(b"/", 1)[-1]
-
-    def tensor_map(name, index):
-        entry = schema.TensorMapT()
-        entry.name, entry.tensorIndex = name, index
-        graph.tensors[index].name = name
-        return entry
-
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
-    signature.inputs = [tensor_map(input_name, graph.inputs[0])]
-    signature.outputs = [tensor_map(n, i) for n, i in zip(output_names, graph.outputs, strict=True)]
-    model.signatureDefs = [signature]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def operators(content: bytes) -> dict[str, int]:
-    """Count a file's operators by name and version, such as `CONV_2D v3`."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
-    codes = [f"{names.get(code.builtinCode, code.builtinCode)} v{code.version}" for code in model.operatorCodes]
-    return dict(sorted(Counter(codes[op.opcodeIndex] for op in model.subgraphs[0].operators).items()))
+    try:
+        yield
+    except (ConverterError, RuntimeError, ValueError) as error:
+        told = str(error)
+        kinds = {kind for kind in re.findall(r"tf\.(\w+)|op: '(\w+)'", told) for kind in kind if kind}
+        kinds &= {kind.upper() for kind in nodes.values()} | set(nodes.values())
+        if isinstance(error, UserError) or not (isinstance(error, ConverterError) or kinds):
+            raise
+        guilty = sorted({
+            f"'{layer_of(node, layers) or node}' ({op})" for node, op in nodes.items() if {op, op.upper()} & kinds
+        })  # fmt: skip
+        first = told.strip().splitlines()[0] if told.strip() else type(error).__name__
+        raise ConversionError(
+            f"TFLite in {precision} has no operator for layer {', '.join(guilty)}; write it with operations that "
+            "TFLite has, or end the network before it and compute the rest after the file"
+            if guilty
+            else f"TFLite in {precision} refused the network: {first}"
+        ) from error
 
 
 def gate(
@@ -139,6 +210,7 @@ def gate(
     *,
     min_psnr_db: float = 30.0,
     max_error: float | None = None,
+    others: Mapping[str, Runner] | None = None,
 ) -> list[OutputReport]:
     """Run a file beside its network, on the default delegate and on built-in kernels.
 
@@ -149,14 +221,30 @@ def gate(
         pictures: RGB uint8 `(N, height, width, 3)`.
         min_psnr_db: Least PSNR of each output against the network's.
         max_error: Largest allowed difference as a share of the range, if given.
+        others: Further runtimes that hold the file, by name, such as `posezoo.export.elsewhere.OtherRuntime`.
 
     Raises:
         GateError: The file does not agree.
     """
     reference = KerasRunner(network, spec)(pictures)
+    return gate_outputs(content, reference, spec, pictures, min_psnr_db=min_psnr_db, max_error=max_error, others=others)
+
+
+def gate_outputs(
+    content: bytes,
+    reference: dict[str, np.ndarray],
+    spec: InputSpec,
+    pictures: np.ndarray,
+    *,
+    min_psnr_db: float = 30.0,
+    max_error: float | None = None,
+    others: Mapping[str, Runner] | None = None,
+) -> list[OutputReport]:
+    """Run a file beside outputs that are known to be right; arguments and errors as `gate`."""
     rows = []
-    for kernels in KERNELS:
-        rows += compare(reference, TFLiteRunner(content, spec, kernels=kernels)(pictures), kernels=kernels)
+    runs: dict[str, Runner] = {k: TFLiteRunner(content, spec, kernels=k) for k in KERNELS}
+    for kernels, run in {**runs, **(others or {})}.items():
+        rows += compare(reference, run(pictures), kernels=kernels)
     check(rows, min_psnr_db=min_psnr_db, max_error=max_error)
     return rows
 
@@ -166,11 +254,15 @@ def export_tflite(
     spec: InputSpec,
     out: Path | str,
     *,
+    card: Card | None = None,
     calibration: Iterable[np.ndarray] | None = None,
     check_pictures: np.ndarray | None = None,
-    io: str = "int8",
+    precision: str | None = None,
+    io: str | None = None,
     trained_ranges: bool = False,
+    keep_float: Iterable[str] = (),
     min_psnr_db: float | None = None,
+    pythons: Mapping[str, Path] | None = None,
 ) -> dict:
     """Convert, gate, and only then write a file and its JSON sidecar.
 
@@ -178,15 +270,22 @@ def export_tflite(
         network: Keras network on the TensorFlow backend.
         spec: Size and scaling of its input.
         out: The `.tflite` to write; the sidecar goes beside it with `.json` added.
-        calibration: Pictures for int8, see `to_tflite`; None writes float32.
+        card: The network's card: its facts become the file's metadata, and the report tells errors in key-point
+            pixels.
+        calibration: Pictures for int8 and int16x8, see `to_tflite`.
         check_pictures: Pictures for the gate, `(N, height, width, 3)`; the first calibration pictures
             by default.
-        io: See `to_tflite`.
+        precision: See `to_tflite`.
+        io: Of the file, see `to_tflite`.
         trained_ranges: See `to_tflite`; the file is compared with what the quantisation-aware twin computes.
-        min_psnr_db: See `gate`; 30 dB for int8 and 80 dB for float32 by default.
+        keep_float: See `to_tflite`.
+        min_psnr_db: See `gate`; the flavour's by default.
+        pythons: Further gates: name of a runtime -> interpreter of an environment that holds it
+            (`posezoo.export.elsewhere`).
 
     Returns:
-        The sidecar: hash, size, versions, operators, scales and the gate's report.
+        The sidecar: hash, size, versions, operators, scales, the card's facts, the gates' report and the report on
+        quantisation.
 
     Raises:
         GateError: The file does not agree with the network; nothing is written.
@@ -198,27 +297,74 @@ def export_tflite(
         if not pictures:
             raise ValueError("export without calibration needs check_pictures: the gate runs the file on them")
         check_pictures = np.stack(pictures[:8])
-    content = to_tflite(network, spec, pictures, io=io, trained_ranges=trained_ranges)
-    is_float = pictures is None and not trained_ranges
-    floor = min_psnr_db if min_psnr_db is not None else (80.0 if is_float else 30.0)
-    rows = gate(content, network, spec, check_pictures, min_psnr_db=floor)
-    sidecar = {
-        "file": out.name,
+    if precision is None:
+        precision = "int8" if pictures is not None or trained_ranges else "float32"
+        io = io if precision == "int8" else None
+    content = to_tflite(
+        network, spec, pictures, precision=precision, io=io, trained_ranges=trained_ranges, keep_float=keep_float
+    )
+    if card is not None:
+        content = with_metadata(content, card)
+    floor = FLAVOURS[precision].min_psnr_db if min_psnr_db is None else min_psnr_db
+    sidecar = gated(
+        content, KerasRunner(network, spec)(check_pictures), spec, pictures=check_pictures, card=card,
+        min_psnr_db=floor, pythons=pythons,
+    )  # fmt: skip
+    used = len(pictures or ()) if FLAVOURS[precision].calibrated else 0
+    return write_file(content, {**sidecar, "precision": precision, "calibration_pictures": used}, out)
+
+
+def gated(
+    content: bytes,
+    reference: dict[str, np.ndarray],
+    spec: InputSpec,
+    *,
+    pictures: np.ndarray,
+    min_psnr_db: float,
+    card: Card | None = None,
+    pythons: Mapping[str, Path] | None = None,
+) -> dict:
+    """Gate a file; return what its sidecar tells.
+
+    Args:
+        content: The file.
+        reference: What the network gives for `pictures`, by name.
+        spec: Size and scaling of its input.
+        pictures: Pictures for the gate.
+        min_psnr_db: See `gate`.
+        card: See `export_tflite`.
+        pythons: See `export_tflite`.
+
+    Raises:
+        GateError: The file does not agree.
+    """
+    others = {name: OtherRuntime(content, spec, python) for name, python in (pythons or {}).items()}
+    rows = gate_outputs(content, reference, spec, pictures, min_psnr_db=min_psnr_db, others=others)
+    runner = TFLiteRunner(content, spec)
+    return {
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "io": "float32" if is_float else io,
-        "calibration_pictures": len(pictures or ()),
-        "input": {"name": spec.name, "shape": [1, *spec.shape], "mean": list(spec.mean), "std": list(spec.std)},
+        "io": runner.quantisation[spec.name][0],
+        "input": input_facts(spec),
+        **(facts(card) if card is not None else {}),
         "quantisation": {
             name: {"type": kind, "scale": scale, "zero_point": int(zero)}
-            for name, (kind, scale, zero) in TFLiteRunner(content, spec).quantisation.items()
+            for name, (kind, scale, zero) in runner.quantisation.items()
         },
         "operators": operators(content),
         "gates": [dataclasses.asdict(row) for row in rows],
-        "versions": {p: metadata.version(p) for p in ("tensorflow", "keras", "ai-edge-litert")},
+        "report": quantisation_report(runner, reference, pictures, card).as_dict(),
+        "versions": {
+            **{p: metadata.version(p) for p in ("tensorflow", "keras", "ai-edge-litert")},
+            **{name: other.version for name, other in others.items()},
+        },
     }
-    with replacing(out) as path:
-        path.write_bytes(content)
-    with replacing(out.with_name(out.name + ".json")) as path:
-        path.write_text(json.dumps(sidecar, indent=1))
+
+
+def write_file(content: bytes, sidecar: dict, out: Path) -> dict:
+    """Write a gated file and its sidecar, `out` with `.json` added, both or neither; return the sidecar."""
+    sidecar = {"file": out.name, **sidecar}
+    with replacing(out) as file, replacing(out.with_name(out.name + ".json")) as beside:
+        file.write_bytes(content)
+        beside.write_text(json.dumps(sidecar, indent=1))
     return sidecar

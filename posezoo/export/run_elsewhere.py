@@ -1,0 +1,45 @@
+"""Run a TFLite file in another Python: `python run_elsewhere.py MODEL INPUTS.npz OUTPUTS.npz`.
+
+It is started by `posezoo.export.elsewhere` and needs NumPy and a TFLite runtime of any age alone; Python 3.7 and newer
+read it. `INPUTS.npz` holds `input` `(N, 1, height, width, channels)`; `OUTPUTS.npz` gets `(N, ...)` by tensor name.
+"""
+
+import sys
+
+
+def interpreter_class():
+    """The TFLite interpreter that this Python has, and what it is called."""
+    try:
+        import tflite_runtime  # type: ignore[import-not-found]
+        from tflite_runtime.interpreter import Interpreter  # type: ignore[import-not-found]
+
+        return Interpreter, "tflite-runtime " + tflite_runtime.__version__
+    except ImportError:
+        import tensorflow
+
+        return tensorflow.lite.Interpreter, "tensorflow " + tensorflow.__version__
+
+
+def main():
+    import numpy
+
+    Interpreter, version = interpreter_class()  # noqa: N806 (a class)
+    model, inputs, outputs = sys.argv[1:4]
+    interpreter = Interpreter(model_path=model)
+    interpreter.allocate_tensors()
+    results: dict = {}
+    for tensor in numpy.load(inputs)["input"]:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], tensor)
+        interpreter.invoke()
+        for output in interpreter.get_output_details():
+            results.setdefault(output["name"], []).append(interpreter.get_tensor(output["index"]))
+    numpy.savez(outputs, **{name: numpy.stack(values) for name, values in results.items()})  # type: ignore[arg-type]
+    print(version)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:
+        sys.stderr.write("RUNTIME: %s\n" % str(error).strip().replace("\n", " "))  # noqa: UP031 (Python 3.7)
+        sys.exit(3)
