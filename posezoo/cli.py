@@ -684,6 +684,8 @@ def export_job(arguments: argparse.Namespace) -> Job:
     from posezoo.zoo import build
 
     trained = not arguments.structure_only
+    if trained and not (arguments.data or arguments.calibration):
+        raise CommandError("give --calibration FOLDER or --data FOLDER: the gates, and int8's ranges, need pictures")
     if arguments.card:
         card = read_card_file(arguments.card)
         network = open_network(arguments.model, card)
@@ -706,11 +708,7 @@ def export_job(arguments: argparse.Namespace) -> Job:
 
 
 def calibration_pictures(arguments: argparse.Namespace, card: Card) -> list[np.ndarray]:
-    """Pictures of the kind that the network will see, as it takes them.
-
-    Raises:
-        CommandError: None are given.
-    """
+    """Pictures of the kind that the network will see, as it takes them."""
     from posezoo.data.calibration import person_crops, whole_pictures
     from posezoo.data.pipeline import PersonCrops
     from posezoo.data.readers import read
@@ -718,8 +716,6 @@ def calibration_pictures(arguments: argparse.Namespace, card: Card) -> list[np.n
     if arguments.data:
         crops = PersonCrops(read(arguments.dataset, Path(arguments.data), arguments.split), card.input.wh)
         return person_crops(crops, limit=arguments.pictures)
-    if not arguments.calibration:
-        raise CommandError("the gates run on pictures: give some with --calibration FOLDER or --data FOLDER")
     found = find_pictures([arguments.calibration])
     return whole_pictures(found, card.input, limit=arguments.pictures)
 

@@ -118,7 +118,7 @@ def test_everything_by_the_command(dog, capsys, monkeypatch):
         ),
         ("dog.keras --card dog.yaml --to onnxx --calibration pictures -o x", "did you mean 'onnx'"),
         ("dog.keras --card dog.yaml --to onnx --calibration pictures -o x", "writes a .onnx file; name it so"),
-        ("dog.keras --card dog.yaml --to onnx -o x.onnx", "give some with --calibration FOLDER"),
+        ("dog.keras --card dog.yaml --to onnx -o x.onnx", "give --calibration FOLDER"),
         ("dog.keras --card dog.yaml --to onnx --calibration pictures", "say where to write: -o FILE"),
     ],
 )
