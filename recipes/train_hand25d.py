@@ -34,12 +34,12 @@ from posezoo.data.hand_frames import HandFrames
 from posezoo.data.hands import HandAugmentation, HandScenes, hand_batch
 from posezoo.evaluation.hands import HandScores, find_hands, score_hands
 from posezoo.files import replacing
-from posezoo.inference.depth import coloured
 from posezoo.inference.drawing import draw
+from posezoo.inference.inputs import looks_of
 from posezoo.inference.poses import Poses
 from posezoo.inference.runners import normalise
 from posezoo.models.hand import BACKBONES, Heads
-from posezoo.skeletons import HAND16
+from posezoo.skeletons import HAND16, HAND_AUXILIARY, HAND_PRIMARY
 from posezoo.synth.hand_folders import labelled_hands
 from posezoo.training.backend import dataset, linear, native, run_recipe, set_precision, set_threads
 from posezoo.training.config import RunConfig, option, parse
@@ -60,6 +60,8 @@ class Config(RunConfig):
     input_px: str = option("", "side of the input, or HEIGHTxWIDTH; the model's own by default")
     backbone: str = option("ladder", f"one of {', '.join(BACKBONES)}")
     init: Path | None = option(None, "best_with_heads.weights.h5 of an earlier run with the same tasks, to start from")
+
+    auxiliary: str = option("rest", "rest (nine keypoints of each hand beside the eight) or all seventeen: all")
 
     epochs: int = option(20, "epochs")
     length: int = option(0, "frames per epoch; 0 takes all, fewer go on in the next epoch where the last one stopped")
@@ -180,7 +182,17 @@ def training_network(cfg: Config) -> keras.Model:
     if sides := cfg.input_px or ("" if cfg.backbone == "ladder" else "192x224"):
         height, _, width = sides.lower().partition("x")
         size = {"input_px": (int(height), int(width or height))}
-    return posezoo.build(model_name(cfg), heads=heads, backbone=cfg.backbone, enlarge=False, **size)
+    return posezoo.build(
+        model_name(cfg), heads=heads, backbone=cfg.backbone, auxiliary=auxiliary_of(cfg), enlarge=False, **size
+    )
+
+
+def auxiliary_of(cfg: Config) -> tuple[str, ...]:
+    """Names of one hand's auxiliary keypoints."""
+    names = {"rest": HAND_AUXILIARY, "all": HAND_PRIMARY + HAND_AUXILIARY}
+    if cfg.auxiliary not in names:
+        raise SystemExit(f"--auxiliary {cfg.auxiliary}: expected rest or all")
+    return names[cfg.auxiliary]
 
 
 def deployed(cfg: Config, network: keras.Model) -> keras.Model:
@@ -222,17 +234,14 @@ def fit(cfg: Config, run: Run, training_frames: HandFrames, checked_frames: Hand
     falling = linear(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch)
     evaluate = partial(evaluated, cfg, run, network, runner, checked, codec)
     callbacks = [Checkpoint(run, released, evaluate, learning_rate=falling)]
+    encode = partial(hand_batch, codec=codec, scale=scale, auxiliary=auxiliary_of(cfg))
     if cfg.gradnorm:
-        encode = partial(hand_batch, codec=codec, scale=scale)
         moved = gradnorm(cfg, trainer, network, train_set, encode)
         moved.step = run.epoch * per_epoch
         callbacks.append(moved)
     if cfg.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
-    data = dataset(
-        train_set, partial(hand_batch, codec=codec, scale=scale), cfg.batch, epochs=range(run.epoch, cfg.epochs),
-        workers=cfg.workers,
-    )  # fmt: skip
+    data = dataset(train_set, encode, cfg.batch, epochs=range(run.epoch, cfg.epochs), workers=cfg.workers)
     trainer.fit(
         data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
@@ -289,7 +298,7 @@ def draw_predictions(run: Run, runner, checked: HandScenes, codec: HandCodec, *,
         image = checked.crop(int(i)).image
         maps = codec.merge({name: value[0] for name, value in runner(image[None]).items()})
         keypoints, found, people = codec.decode(maps, HAND16)
-        picture = np.repeat(image, 3, axis=2) if image.dtype == np.uint8 else coloured(image[..., 0])
+        picture = looks_of(read_card(model_name(run.config)).input).show(image[..., 0])
         drawn.append(draw(picture, Poses(keypoints, found, HAND16, people)))
     with replacing(run.folder / "pictures" / f"epoch_{run.epoch:03d}.png") as path:
         cv2.imwrite(str(path), np.concatenate(drawn, axis=1)[..., ::-1])

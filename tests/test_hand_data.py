@@ -33,7 +33,7 @@ from posezoo.data.hands import (
     shuffled,
     what_is_left,
 )
-from posezoo.inference.amplitude import as_amplitude, read_amplitude, toned
+from posezoo.inference.amplitude import as_amplitude, read_amplitude, shown, toned
 from posezoo.inference.images import ImageError
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import COCO17, HAND16, HAND34, HAND_AUXILIARY
@@ -301,6 +301,13 @@ def test_amplitude_from_files_and_arrays(tmp_path):
     np.testing.assert_array_equal(read_amplitude(tmp_path / "a.npy"), toned(amplitude))
     (picture,) = whole_pictures([tmp_path / "a.png"], InputSpec((40, 60, 1), (127.5,), (255.0,), colour="amplitude"))
     assert picture.shape == (40, 60, 1) and picture.dtype == np.uint8
+
+
+def test_dark_amplitude_is_shown_bright():
+    dark = np.tile(np.arange(0, 50, dtype=np.uint8), (20, 1))
+    picture = shown(dark)
+    assert picture.shape == (20, 50, 3) and picture.max() == 255 and picture[0, 25, 0] in range(126, 134)
+    assert shown(np.zeros((4, 4), np.uint8)).max() == 0
 
 
 def test_what_is_no_amplitude_is_told(tmp_path):

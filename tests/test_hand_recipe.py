@@ -212,7 +212,7 @@ from pathlib import Path
 out = Path(sys.argv[1])
 smoke = ["--smoke", "--threads", "1", "--out"]
 train_hand25d.main([*smoke, str(out / "all"), "--ema", "0.9"])
-train_hand25d.main([*smoke, str(out / "some"), "--kphv", "0", "--seg", "0", "--input", "depth"])
+train_hand25d.main([*smoke, str(out / "some"), "--kphv", "0", "--seg", "0", "--input", "depth", "--auxiliary", "all"])
 train_hand25d.ROWS = dict(list(train_hand25d.ROWS.items())[:2])
 for _ in range(2):
     train_hand25d.main([*smoke, str(out / "table"), "--ablate"])
@@ -252,6 +252,10 @@ def test_tasks_without_weight_have_no_head(recipe, runs):
     assert set(recipe.training_network(recipe.Config(kphv=0, seg=0)).output) == {
         "heatmaps", "heatmaps_aux", "orientation", "pose", "heatmaps_8", "heatmaps_4", "heatmaps_2"
     }  # fmt: skip
+    whole = recipe.training_network(recipe.Config(auxiliary="all"))
+    assert whole.output["heatmaps_aux"].shape[-1] == 34
+    with pytest.raises(SystemExit, match="--auxiliary some: expected rest or all"):
+        recipe.auxiliary_of(recipe.Config(auxiliary="some"))
     large = recipe.training_network(recipe.Config(backbone="mobilenet_v2", **dict.fromkeys(recipe.HEADS, 0)))
     assert large.input_shape[1:3] == (192, 224)
 

@@ -70,6 +70,13 @@ def as_amplitude(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frame)
 
 
+def shown(amplitude: np.ndarray) -> np.ndarray:
+    """Return amplitude for people to look at, RGB uint8 `(height, width, 3)`: brightened until highlights are white."""
+    brightest = max(float(np.percentile(amplitude, 99.5)), 1.0)
+    bright = np.minimum(amplitude.astype(np.float32) * (255 / brightest), 255).astype(np.uint8)
+    return np.repeat(bright[..., None], 3, axis=2)
+
+
 def crop_amplitude(amplitude: np.ndarray, matrix: np.ndarray, out_wh: tuple[int, int]) -> np.ndarray:
     """Cut an affine crop; outside the frame it is dark.
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from posezoo.cards.card import InputSpec
-from posezoo.inference.amplitude import as_amplitude, crop_amplitude, read_amplitude
+from posezoo.inference.amplitude import as_amplitude, crop_amplitude, read_amplitude, shown
 from posezoo.inference.depth import as_depth, cleaned, coloured, crop_depth, read_depth
 from posezoo.inference.images import as_rgb, crop, read_image
 
@@ -43,5 +43,5 @@ def looks_of(spec: InputSpec) -> Looks:
     if spec.depth:
         return Looks(read_depth, as_depth, partial(cleaned, farthest_m=spec.farthest_m), crop_depth, coloured)
     if spec.amplitude:
-        return Looks(read_amplitude, as_amplitude, _as_it_is, crop_amplitude, as_rgb)
+        return Looks(read_amplitude, as_amplitude, _as_it_is, crop_amplitude, shown)
     return Looks(read_image, as_rgb, _as_it_is, crop, _as_it_is)
