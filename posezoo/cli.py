@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "mobilenet_split_224"
 
+#: Networks with more multiplications are calibrated on fewer pictures by default.
+LARGE_MACS = 10e9
+
 #: Data sets of depth frames.
 DEPTH_LAYOUTS = ("utd_mhad", "dih", "panoptic_depth", "itop")
 
@@ -700,14 +703,15 @@ def export_job(arguments: argparse.Namespace) -> Job:
         seed_weights(network, card)
     for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
         network = rewrite(network) if wanted else network
+    count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
     if not trained and not (arguments.data or arguments.calibration):
-        pictures = list(smooth_pictures(card, min(arguments.pictures, 8)))
+        pictures = list(smooth_pictures(card, min(count, 8)))
     else:
-        pictures = calibration_pictures(arguments, card)
+        pictures = calibration_pictures(arguments, card, count)
     return Job(network, card, np.stack(pictures[: arguments.check]), pictures, trained)
 
 
-def calibration_pictures(arguments: argparse.Namespace, card: Card) -> list[np.ndarray]:
+def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) -> list[np.ndarray]:
     """Pictures of the kind that the network will see, as it takes them."""
     from posezoo.data.calibration import person_crops, whole_pictures
     from posezoo.data.pipeline import PersonCrops
@@ -715,9 +719,9 @@ def calibration_pictures(arguments: argparse.Namespace, card: Card) -> list[np.n
 
     if arguments.data:
         crops = PersonCrops(read(arguments.dataset, Path(arguments.data), arguments.split), card.input.wh)
-        return person_crops(crops, limit=arguments.pictures)
+        return person_crops(crops, limit=count)
     found = find_pictures([arguments.calibration])
-    return whole_pictures(found, card.input, limit=arguments.pictures)
+    return whole_pictures(found, card.input, limit=count)
 
 
 def export_tflite_file(job: Job, arguments: argparse.Namespace, out: Path) -> dict:
@@ -1009,7 +1013,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--data", metavar="FOLDER", help="a labelled data set, whose people are cropped")
     dataset_arguments(sub, split="train")
-    sub.add_argument("--pictures", type=int, default=200, help="how many of them to use (default: %(default)s)")
+    sub.add_argument(
+        "--pictures", type=int, help="how many of them to use (default: 200, or 8 for networks above 10 GMACs)"
+    )
     sub.add_argument("--check", type=int, default=8, help="how many pictures the gate runs (default: %(default)s)")
     sub.add_argument(
         "--precision", choices=("int8", "float32"), default="int8", help="of --to tflite (default: %(default)s)"

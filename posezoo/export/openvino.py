@@ -16,7 +16,7 @@ from posezoo.export.frozen import blame
 from posezoo.export.gates import GateError
 from posezoo.export.golden import write_golden
 from posezoo.export.job import Job, Limits, Made, agree, write_sidecar
-from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, model_of, quantise
+from posezoo.export.onnx import UnsupportedLayerError, int8_model_of, model_of
 from posezoo.files import replacing
 from posezoo.inference.runners import OpenVinoRunner
 
@@ -189,8 +189,7 @@ def export_openvino_int8(job: Job, out: Path) -> Made:
         ValueError: No calibration pictures.
         UnsupportedLayerError, GateError: As `export_openvino`.
     """
-    spec = job.card.input
-    model = to_ir(quantise(model_of(job, QDQ_OPSET), spec, job.calibration))
+    model = to_ir(int8_model_of(job))
 
     def save(xml: Path) -> None:
         require_openvino().save_model(model, xml, compress_to_fp16=True)

@@ -71,4 +71,4 @@ def strongest(card: Card, outputs: dict[str, np.ndarray]) -> tuple[np.ndarray, n
     stride = round(card.input.wh[0] / maps.shape[2])
     if maps.shape[1:3] != (card.input.wh[1] // stride, card.input.wh[0] // stride):
         return None
-    return HeatmapCodec(card.input.wh, stride=stride, decoder="quarter").decode(maps)
+    return HeatmapCodec(card.input.wh, stride=stride, decoder="dark").decode(maps)

@@ -1,0 +1,204 @@
+"""Export every registered model to every target and write what came of it to docs/export-matrix.md.
+
+    python tools/export_matrix.py                                # all of them: hours; goes on where it stopped
+    python tools/export_matrix.py --models "mpm*" --targets onnx,myriad
+    python tools/export_matrix.py --table                        # only write the page from what was measured
+
+Models with released weights are calibrated and compared on real pictures (`POSEZOO_SHARED`); the others are exported
+with weights that nobody trained, and marked "structure only". Every model runs in a process of its own; its files are
+deleted when their gates are done (`--keep` keeps them) and what was measured stays in `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from posezoo.cards import Card
+from posezoo.cli import LARGE_MACS
+from posezoo.export.everything import FAILED, LEFT_OUT, MANIFEST, REFUSED, WRITTEN, export_everything, keypoints, told
+from posezoo.export.job import Job
+from posezoo.export.seeded import seed_weights, smooth_pictures
+from posezoo.export.targets import TARGETS, get_target
+from posezoo.files import replacing
+from posezoo.zoo import build, info, list_models, load
+
+PAGE = Path(__file__).parents[1] / "docs" / "export-matrix.md"
+
+
+def make_job(name: str, shared: Path) -> Job:
+    """The network with pictures: released weights and real pictures, or seeded weights and smooth ones."""
+    card = info(name)
+    if not card.weights:
+        network = build(name)
+        seed_weights(network, card)
+        pictures = smooth_pictures(card, 4 if card.size["macs"] > LARGE_MACS else 8)
+        return Job(network, card, pictures[:3], list(pictures), trained=False)
+    pictures = real_pictures(card, shared / "data")
+    return Job(load(name, runtime="keras").network, card, np.stack(pictures[::25][:8]), pictures)
+
+
+def real_pictures(card: Card, data: Path, *, count: int = 200) -> list[np.ndarray]:
+    """Pictures of people as the network takes them.
+
+    Raises:
+        FileNotFoundError: The data are not there.
+    """
+    from posezoo.data.calibration import person_crops, whole_pictures
+    from posezoo.data.pipeline import PersonCrops
+    from posezoo.data.readers import read
+
+    if card.input.depth:
+        frames = sorted((data / "utd_mhad_depth" / "depth").rglob("*.png"))
+        if not frames:
+            raise FileNotFoundError(f"{data / 'utd_mhad_depth'}: no depth frames; set POSEZOO_SHARED")
+        return whole_pictures(frames, card.input.wh, limit=count, depth=True)
+    people = read("lsp", data / "lspet", "train")
+    if card.codec["type"] in ("heatmap", "coordinate"):
+        return person_crops(PersonCrops(people, card.input.wh), limit=count)
+    return whole_pictures([record.path for record in people.records], card.input.wh, limit=count)
+
+
+def measure(name: str, out: Path, targets: list[str], *, keep: bool, shared: Path) -> None:
+    """Export one model and write `results/NAME.json`."""
+    folder, results = out / "files" / name, out / "results" / f"{name}.json"
+    known = json.loads(results.read_text()) if results.exists() else {"targets": {}}
+    chosen = [get_target(target) for target in targets if target not in known["targets"]]
+    if not chosen:
+        return
+    export_everything(
+        make_job(name, shared), folder, targets=chosen, say=lambda o: print(f"{name:32} {told(o)}", flush=True)
+    )
+    content = json.loads((folder / MANIFEST).read_text())["models"][name]
+    done = {t: entry for t, entry in content["targets"].items() if entry["status"] != LEFT_OUT}
+    missing = {t: entry for t, entry in content["targets"].items() if entry["status"] == LEFT_OUT}
+    merged = {**content, "targets": {**known["targets"], **done}, "left_out": missing}
+    with replacing(results) as path:
+        path.write_text(json.dumps(merged, indent=1))
+    if not keep:
+        shutil.rmtree(folder)
+
+
+def page(results: dict[str, dict]) -> str:
+    """The page: one row per model, one column per target, then the reasons, and what the compilers said."""
+    names = [t for t in TARGETS if any(t in r["targets"] for r in results.values())]
+    versions = next(iter(results.values()))["versions"] if results else {}
+    lines = [
+        "# What every model becomes",
+        "",
+        "Written by `python tools/export_matrix.py`; every cell is a file that was read back and compared with its "
+        "network, or the reason why there is none.",
+        "",
+        "A number in dB is the worst output's PSNR against the Keras network. For released weights the median distance "
+        "of keypoints in pixels of the input stands below it. Models marked * have no released weights: they are "
+        "exported with weights that nobody trained, which shows that the structure is taken, and no more; their int8 "
+        "and float16 files lose more than trained ones, since random layers amplify rounding.",
+        "",
+        "Versions: " + ", ".join(f"{k} {v}" for k, v in versions.items() if v) + ".",
+        "",
+        "| model | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for model, content in sorted(results.items()):
+        star = "" if content["trained"] else " *"
+        cells = [cell(content["targets"].get(name), model, name, reasons) for name in names]
+        lines.append(f"| `{model}`{star} | {' | '.join(cells)} |")
+    lines += ["", *reason_lines(reasons), *compiler_lines(results)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def cell(entry: dict | None, model: str, target: str, reasons: dict[str, list[str]]) -> str:
+    """One cell; why there is no file is collected."""
+    if entry is None:
+        return ""
+    if entry["status"] != WRITTEN:
+        reasons.setdefault(f"{target}: {entry['status']}: {entry['reason']}", []).append(model)
+        return f"**{entry['status']}**"
+    worst = min(row["psnr_db"] for gate in entry["gates"] for row in gate["outputs"])
+    moved = keypoints(entry).split(" (")[0]
+    return f"{worst:.0f} dB" + (f"<br>{moved}" if moved else "")
+
+
+def reason_lines(reasons: dict[str, list[str]]) -> list[str]:
+    """Why there is no file, with the models it holds for."""
+    if not reasons:
+        return ["No target refuses a model, and no gate failed.", ""]
+    return ["## Why there is no file", "", *(f"- {why} ({', '.join(m)})" for why, m in sorted(reasons.items())), ""]
+
+
+def compiler_lines(results: dict[str, dict]) -> list[str]:
+    """What the Myriad compiler made of each model."""
+    rows = [(m, r["targets"]["myriad"]) for m, r in sorted(results.items()) if "myriad" in r["targets"]]
+    rows = [(model, entry) for model, entry in rows if entry["status"] == WRITTEN]
+    if not rows:
+        return []
+    lines = [
+        "## Myriad X: what runs where",
+        "",
+        "From the compiler itself (OpenVINO 2021.3, 8 SHAVEs), which needs no device. Latency is the device's to say.",
+        "",
+        "| model | blob | stages |",
+        "|---|---|---|",
+    ]
+    for model, entry in rows:
+        blob = next(iter(entry["files"].values()))
+        stages = next(note for note in entry["notes"] if "hardware stages" in note)
+        lines.append(f"| `{model}` | {blob['bytes'] / 1e6:.2f} MB | {stages} |")
+    return [*lines, ""]
+
+
+def read_results(out: Path) -> dict[str, dict]:
+    """What was measured, by model; targets that were left out for want of a tool count as not measured."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure what was not, write the page; 1 where a gate failed or a process died."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="*", help="name with * and ? (default: all)")
+    parser.add_argument("--targets", default=",".join(TARGETS), help="names with commas (default: all)")
+    parser.add_argument("--out", type=Path, default=cache / "posezoo" / "export-matrix", help="(default: %(default)s)")
+    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("POSEZOO_SHARED", "../shared")))
+    parser.add_argument("--page", type=Path, default=PAGE, help="(default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="keep the files")
+    parser.add_argument("--table", action="store_true", help="only write the page")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    targets = [get_target(name).name for name in arguments.targets.split(",")]
+    if arguments.one:
+        measure(arguments.one, arguments.out, targets, keep=arguments.keep, shared=arguments.shared)
+        return 0
+    died = []
+    for name in [] if arguments.table else sorted(list_models(arguments.models), key=_order):
+        command = [sys.executable, __file__, "--one", name, "--out", str(arguments.out), "--shared"]
+        command += [str(arguments.shared), "--targets", arguments.targets, *(["--keep"] if arguments.keep else [])]
+        if subprocess.run(command, check=False).returncode:
+            died.append(name)
+    results = read_results(arguments.out)
+    with replacing(arguments.page) as path:
+        path.write_text(page(results))
+    entries = [entry for r in results.values() for entry in r["targets"].values()]
+    counts = {status: sum(e["status"] == status for e in entries) for status in (WRITTEN, REFUSED, FAILED)}
+    print(f"{len(results)} models: {counts}; written: {arguments.page}")
+    if died:
+        print(f"ended early, start again to go on: {', '.join(died)}", file=sys.stderr)
+    return int(bool(died) or counts[FAILED] > 0)
+
+
+def _order(name: str) -> tuple[bool, int]:
+    """Released ones first, then small ones."""
+    card = info(name)
+    return not card.weights, card.size["macs"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
