@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -216,6 +217,7 @@ def test_export_passes_the_gates(capsys, tmp_path, photos, monkeypatch, tiny_net
 
         class card:
             input = tiny_spec
+            size: ClassVar[dict] = {}
 
     monkeypatch.setattr(cli, "load", lambda *args, **kwargs: Loaded)
     out = tmp_path / "tiny.tflite"
