@@ -66,7 +66,7 @@ def drawn_outputs(codec: HandCodec) -> dict[str, np.ndarray]:
     points = rng.uniform(0.1, 0.45, (16, 2)) * (width, height)
     points[8:, 0] += width / 2
     squared = (x[None, :, None] - points[:, 0]) ** 2 + (y[:, None, None] - points[:, 1]) ** 2
-    maps = 12 * np.exp(-squared * stride**2 / 32)
+    maps = np.maximum(12 * np.exp(-squared * stride**2 / 32) - 0.05, 0)
     return {"heatmaps": maps[None].astype(np.float32), "visibility": np.full((1, 18), 4, np.float32)}
 
 
