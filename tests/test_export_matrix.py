@@ -64,6 +64,12 @@ def test_measuring_goes_on_and_writes_the_page(tmp_path, capsys):
     assert second["targets"]["saved_model"] == first["targets"]["saved_model"]
     assert set(second["targets"]) == {"saved_model", "onnx"}
     assert (out / "files" / name / f"{name}.onnx").exists()
+    export_matrix.forget(out, [name], ["onnx"])
+    assert list(json.loads(results.read_text())["targets"]) == ["saved_model"]
+    results.write_text(json.dumps({**second, "weights": "of another network"}))
+    export_matrix.measure(name, out, ["onnx"], keep=False, shared=tmp_path)
+    assert list(json.loads(results.read_text())["targets"]) == ["onnx"]
+    results.write_text(json.dumps(second))
     assert export_matrix.main(["--table", "--out", str(out), "--page", str(tmp_path / "page.md")]) == 0
     assert f"| `{name}` * |" in (tmp_path / "page.md").read_text()
     assert "1 models: {'written': 2, 'refused': 0, 'failed': 0}" in capsys.readouterr().out
