@@ -27,6 +27,18 @@ def entry(status="written", *, psnr=80.0, px=None, **more):
     return {"status": status, "gates": gates, "files": {"x": {"bytes": 2000000, "sha256": "0"}}, "notes": [], **more}
 
 
+def test_what_tftrt_leaves_is_told():
+    some = {
+        "targets": {"tftrt": entry(notes=["3 of 4 operations; left to TensorFlow: 'odd' (Where has no converter)"])}
+    }
+    full = {"targets": {"tftrt": entry(notes=["4 of 4 operations"])}}
+    lines = export_matrix.coverage_lines({"hand": some, "face": full})
+    assert lines[2].startswith("- `hand`: 3 of 4 operations")
+    assert lines[-2].endswith("every operation of the others.")
+    assert "every network" in export_matrix.coverage_lines({"face": full})[-2]
+    assert export_matrix.coverage_lines({}) == []
+
+
 RESULTS = {
     "hand": {
         "trained": True, "versions": {"keras": "3", "onnx": None},

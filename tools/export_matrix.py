@@ -179,7 +179,7 @@ def compiler_lines(results: dict[str, dict]) -> list[str]:
     rows = [(m, r["targets"]["myriad"]) for m, r in sorted(results.items()) if "myriad" in r["targets"]]
     rows = [(model, entry) for model, entry in rows if entry["status"] == WRITTEN]
     if not rows:
-        return []
+        return coverage_lines(results)
     lines = [
         "## Myriad X: what runs where",
         "",
@@ -192,7 +192,16 @@ def compiler_lines(results: dict[str, dict]) -> list[str]:
         blob = next(iter(entry["files"].values()))
         stages = next(note for note in entry["notes"] if "hardware stages" in note)
         lines.append(f"| `{model}` | {blob['bytes'] / 1e6:.2f} MB | {stages} |")
-    return [*lines, ""]
+    return [*lines, "", *coverage_lines(results)]
+
+
+def coverage_lines(results: dict[str, dict]) -> list[str]:
+    """Networks of which TF-TRT has not every operation."""
+    rows = [(m, r["targets"]["tftrt"]) for m, r in sorted(results.items()) if "tftrt" in r["targets"]]
+    notes = [(model, entry["notes"][0]) for model, entry in rows if entry["status"] == WRITTEN]
+    left = [f"- `{model}`: {note}" for model, note in notes if "left to TensorFlow" in note]
+    rest = f"TF-TRT has a converter for every operation of {'the others' if left else 'every network'}."
+    return ["## TF-TRT: what stays with TensorFlow", "", *left, *([""] if left else []), rest, ""] if notes else []
 
 
 def read_results(out: Path) -> dict[str, dict]:
