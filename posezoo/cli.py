@@ -614,8 +614,8 @@ def export_command(arguments: argparse.Namespace) -> int:
     ]
     print_table("gates passed", ("output", "runtime", "PSNR dB", "largest error", "levels"), rows)
     for moved in (agreement.keypoints for agreement in made.agreements if agreement.keypoints):
-        told = f"{moved.median_px:.3f} px (median of {moved.keypoints}), at most {moved.max_px:.2f} px"
-        print(f"keypoints move by {told} of the input")
+        told = f"{moved.median_px:.2f} px (median of {moved.keypoints}), 95 of 100 by at most {moved.p95_px:.2f} px"
+        print(f"keypoints move by {told}, the worst by {moved.max_px:.2f} px")
     print("\n".join(made.notes), end="\n" if made.notes else "")
     size = sum(p.stat().st_size for f in made.files for p in ([f] if f.is_file() else f.rglob("*")) if p.is_file())
     print(f"written: {', '.join(str(f) for f in made.files)} ({size / 1e6:.2f} MB)")

@@ -1,5 +1,9 @@
 """The registry of targets, networks of users' own, weights that nobody trained, and the command."""
 
+import re
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -63,6 +67,28 @@ def test_tflite_is_a_target_like_any_other(tiny_job, tmp_path):
     made = get_target("tflite").make(tiny_job, tmp_path / "tiny.tflite")
     assert [p.name for p in made.files] == ["tiny.tflite", "tiny.tflite.json"]
     assert [a.rows[0].kernels for a in made.agreements] == ["default", "builtin"]
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "export.md"
+
+
+def test_page_tells_of_every_target_and_its_commands_are_right():
+    page = DOCS.read_text()
+    assert [name for name in TARGETS if f"`{name}`" not in page and f"--to {name}" not in page] == []
+    lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+             if line.startswith("$ ")]  # fmt: skip
+    assert len(lines) > 10
+    for line in lines:
+        program, *words = shlex.split(line)
+        if program == "posezoo":
+            _, unknown = cli._parser().parse_known_args(words)
+            assert not unknown, line
+            targets = [words[i + 1] for i, word in enumerate(words) if word == "--to"]
+            assert all(target in TARGETS for target in targets), line
+        else:
+            script = DOCS.parents[1] / "converters" / Path(words[0]).name
+            told = script.read_text()
+            assert [flag for flag in words if flag.startswith("--") and f'"{flag}"' not in told] == [], line
 
 
 # ------------------------------------------------------------------------------------------ own networks

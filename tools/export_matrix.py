@@ -17,13 +17,24 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from posezoo.cards import Card
 from posezoo.cli import LARGE_MACS
-from posezoo.export.everything import FAILED, LEFT_OUT, MANIFEST, REFUSED, WRITTEN, export_everything, keypoints, told
+from posezoo.export.everything import (
+    FAILED,
+    LEFT_OUT,
+    MANIFEST,
+    REFUSED,
+    WRITTEN,
+    export_everything,
+    fingerprint,
+    keypoints,
+    told,
+)
 from posezoo.export.job import Job
 from posezoo.export.seeded import seed_weights, smooth_pictures
 from posezoo.export.targets import TARGETS, get_target
@@ -55,27 +66,46 @@ def real_pictures(card: Card, data: Path, *, count: int = 200) -> list[np.ndarra
     from posezoo.data.pipeline import PersonCrops
     from posezoo.data.readers import read
 
+    if card.family == "hand":
+        return rendered_hands(card, count=32)
     if card.input.depth:
         frames = sorted((data / "utd_mhad_depth" / "depth").rglob("*.png"))
         if not frames:
             raise FileNotFoundError(f"{data / 'utd_mhad_depth'}: no depth frames; set POSEZOO_SHARED")
-        return whole_pictures(frames, card.input.wh, limit=count, depth=True)
+        return whole_pictures(frames, card.input, limit=count)
     people = read("lsp", data / "lspet", "train")
     if card.codec["type"] in ("heatmap", "coordinate"):
         return person_crops(PersonCrops(people, card.input.wh), limit=count)
-    return whole_pictures([record.path for record in people.records], card.input.wh, limit=count)
+    return whole_pictures([record.path for record in people.records], card.input, limit=count)
+
+
+def rendered_hands(card: Card, *, count: int) -> list[np.ndarray]:
+    """Frames of two rendered hands, as a depth camera would store them."""
+    import cv2
+
+    from posezoo.data.calibration import whole_pictures
+    from posezoo.synth.hand_frames import demo_frame
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{seed:03d}.png" for seed in range(count)]
+        for seed, path in enumerate(paths):
+            frame = demo_frame(seed)
+            cv2.imwrite(str(path), frame.depth if card.input.depth else frame.amplitude)
+        return whole_pictures(paths, card.input, limit=count)
 
 
 def measure(name: str, out: Path, targets: list[str], *, keep: bool, shared: Path) -> None:
-    """Export one model and write `results/NAME.json`."""
+    """Export one model and write `results/NAME.json`: what was not measured, or was of other weights or pictures."""
     folder, results = out / "files" / name, out / "results" / f"{name}.json"
     known = json.loads(results.read_text()) if results.exists() else {"targets": {}}
+    job = make_job(name, shared)
+    now = json.loads(json.dumps(fingerprint(job)))
+    if any(known.get(key) != now[key] for key in ("weights", "pictures", "card")):
+        known = {"targets": {}}
     chosen = [get_target(target) for target in targets if target not in known["targets"]]
     if not chosen:
         return
-    export_everything(
-        make_job(name, shared), folder, targets=chosen, say=lambda o: print(f"{name:32} {told(o)}", flush=True)
-    )
+    export_everything(job, folder, targets=chosen, say=lambda o: print(f"{name:32} {told(o)}", flush=True))
     content = json.loads((folder / MANIFEST).read_text())["models"][name]
     done = {t: entry for t, entry in content["targets"].items() if entry["status"] != LEFT_OUT}
     missing = {t: entry for t, entry in content["targets"].items() if entry["status"] == LEFT_OUT}
@@ -84,6 +114,16 @@ def measure(name: str, out: Path, targets: list[str], *, keep: bool, shared: Pat
         path.write_text(json.dumps(merged, indent=1))
     if not keep:
         shutil.rmtree(folder)
+
+
+def forget(out: Path, models: list[str], targets: list[str]) -> None:
+    """Drop what was measured of some targets."""
+    for path in (out / "results").glob("*.json"):
+        content = json.loads(path.read_text())
+        if path.stem in models:
+            content["targets"] = {name: e for name, e in content["targets"].items() if name not in targets}
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(content, indent=1))
 
 
 def page(results: dict[str, dict]) -> str:
@@ -139,7 +179,7 @@ def compiler_lines(results: dict[str, dict]) -> list[str]:
     rows = [(m, r["targets"]["myriad"]) for m, r in sorted(results.items()) if "myriad" in r["targets"]]
     rows = [(model, entry) for model, entry in rows if entry["status"] == WRITTEN]
     if not rows:
-        return []
+        return coverage_lines(results)
     lines = [
         "## Myriad X: what runs where",
         "",
@@ -152,7 +192,16 @@ def compiler_lines(results: dict[str, dict]) -> list[str]:
         blob = next(iter(entry["files"].values()))
         stages = next(note for note in entry["notes"] if "hardware stages" in note)
         lines.append(f"| `{model}` | {blob['bytes'] / 1e6:.2f} MB | {stages} |")
-    return [*lines, ""]
+    return [*lines, "", *coverage_lines(results)]
+
+
+def coverage_lines(results: dict[str, dict]) -> list[str]:
+    """Networks of which TF-TRT has not every operation."""
+    rows = [(m, r["targets"]["tftrt"]) for m, r in sorted(results.items()) if "tftrt" in r["targets"]]
+    notes = [(model, entry["notes"][0]) for model, entry in rows if entry["status"] == WRITTEN]
+    left = [f"- `{model}`: {note}" for model, note in notes if "left to TensorFlow" in note]
+    rest = f"TF-TRT has a converter for every operation of {'the others' if left else 'every network'}."
+    return ["## TF-TRT: what stays with TensorFlow", "", *left, *([""] if left else []), rest, ""] if notes else []
 
 
 def read_results(out: Path) -> dict[str, dict]:
@@ -169,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=cache / "posezoo" / "export-matrix", help="(default: %(default)s)")
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("POSEZOO_SHARED", "../shared")))
     parser.add_argument("--page", type=Path, default=PAGE, help="(default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="measure the targets named, measured or not")
     parser.add_argument("--keep", action="store_true", help="keep the files")
     parser.add_argument("--table", action="store_true", help="only write the page")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -177,6 +227,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.one:
         measure(arguments.one, arguments.out, targets, keep=arguments.keep, shared=arguments.shared)
         return 0
+    if arguments.again:
+        forget(arguments.out, list_models(arguments.models), targets)
     died = []
     for name in [] if arguments.table else sorted(list_models(arguments.models), key=_order):
         command = [sys.executable, __file__, "--one", name, "--out", str(arguments.out), "--shared"]

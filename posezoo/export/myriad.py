@@ -36,7 +36,7 @@ LARGEST = 65504.0
 
 
 def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
-    """Compile a blob; colour networks take RGB bytes 0 to 255, planes one after another, and scale them themselves.
+    """Compile a blob; networks take bytes 0 to 255, colours as planes one after another, and scale them themselves.
 
     Networks that look at depth take float16, scaled as the network takes it.
 
@@ -76,7 +76,10 @@ def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
         for source, target in ((blob, out), (golden, beside)):
             with replacing(target) as path:
                 path.write_bytes(source.read_bytes())
-    details = {"myriad": answer, "takes": "scaled float16" if spec.depth else "RGB bytes, planes one after another"}
+    details = {
+        "myriad": answer,
+        "takes": "scaled float16" if spec.depth else f"{spec.colour} bytes, planes one after another",
+    }
     made = Made((out, beside), (agreement,), details, _told(answer))
     return write_sidecar(job, made, target="myriad", packages=PACKAGES)
 

@@ -305,7 +305,7 @@ def export_onnx_int8(job: Job, out: Path) -> Made:
     return _with_company(job, out, model, agreement, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
 
 
-def save_gated(model: Any, job: Job, out: Path, limits: Limits) -> Agreement:
+def save_gated(model: Any, job: Job, out: Path, limits: Limits, *, kernels: str = "onnxruntime") -> Agreement:
     """Save a model, read it back under its temporary name, and give the file its own when it agrees.
 
     Raises:
@@ -319,7 +319,7 @@ def save_gated(model: Any, job: Job, out: Path, limits: Limits) -> Agreement:
     with replacing(out) as path:
         onnx.save(model, path)
         check_structure(onnx.load(path), job)
-        return agree(job, OnnxRunner(path, job.card.input), limits, kernels="onnxruntime")
+        return agree(job, OnnxRunner(path, job.card.input), limits, kernels=kernels)
 
 
 def _with_company(job: Job, out: Path, model: Any, agreement: Agreement, *, target: str) -> Made:

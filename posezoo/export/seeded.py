@@ -63,14 +63,15 @@ def smooth_pictures(card: Card, count: int, *, seed: int = 5) -> np.ndarray:
     """Smooth random pictures as a network takes them; white noise would excite nothing in it.
 
     Returns:
-        `(count, height, width, 3)` uint8, or metres `(count, height, width, 1)` for networks that look at depth.
+        `(count, height, width, channels)` uint8, or metres for networks that look at depth.
     """
     import cv2
 
     rng = np.random.default_rng(seed)
     height, width, channels = card.input.shape
     if card.input.depth:
-        coarse = rng.uniform(0.5, 7.5, (count, 8, 8)).astype(np.float32)
-        return np.stack([cv2.resize(c, (width, height), interpolation=cv2.INTER_LINEAR)[..., None] for c in coarse])
-    dense = rng.integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
-    return np.stack([cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) for c in dense])
+        coarse = rng.uniform(0.05, 0.95, (count, 8, 8, 1)).astype(np.float32) * np.float32(card.input.farthest_m)
+    else:
+        coarse = rng.integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
+    large = [cv2.resize(c, (width, height), interpolation=cv2.INTER_LINEAR) for c in coarse]
+    return np.stack(large).reshape(count, height, width, channels)

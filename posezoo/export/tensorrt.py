@@ -187,7 +187,10 @@ def export_tensorrt(job: Job, out: Path) -> Made:
     for name, report in reports.items():
         refuse(report, target=f"TensorRT ({name})", way_out=way_out)
     with replacing_folder(out) as folder:
-        agreements = tuple(save_gated(model, job, folder / name, limits) for name, (model, limits) in models.items())
+        agreements = tuple(
+            save_gated(model, job, folder / name, limits, kernels=f"onnxruntime, {name}")
+            for name, (model, limits) in models.items()
+        )
         write_golden(job, folder / "model.golden.npz")
         for script in ("to_tensorrt.py", "golden.py"):
             shutil.copyfile(converter(script), folder / script)

@@ -1,0 +1,125 @@
+"""The page of every model and every target, and the full run that fills it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+pytest.importorskip("tf2onnx")
+pytest.importorskip("openvino")
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import export_matrix  # noqa: E402
+
+from posezoo.export.targets import TARGETS  # noqa: E402
+from posezoo.zoo import list_models  # noqa: E402
+
+
+def entry(status="written", *, psnr=80.0, px=None, **more):
+    moved = px and {"keypoints": 9, "median_px": px, "p95_px": 2 * px, "max_px": 3 * px}
+    row = {"output": "heatmaps", "kernels": "any", "psnr_db": psnr, "max_error": 0, "mean_error": 0, "levels": 99}
+    gates = [{"outputs": [row], "keypoint_error": moved}] if status == "written" else []
+    return {"status": status, "gates": gates, "files": {"x": {"bytes": 2000000, "sha256": "0"}}, "notes": [], **more}
+
+
+def test_what_tftrt_leaves_is_told():
+    some = {
+        "targets": {"tftrt": entry(notes=["3 of 4 operations; left to TensorFlow: 'odd' (Where has no converter)"])}
+    }
+    full = {"targets": {"tftrt": entry(notes=["4 of 4 operations"])}}
+    lines = export_matrix.coverage_lines({"hand": some, "face": full})
+    assert lines[2].startswith("- `hand`: 3 of 4 operations")
+    assert lines[-2].endswith("every operation of the others.")
+    assert "every network" in export_matrix.coverage_lines({"face": full})[-2]
+    assert export_matrix.coverage_lines({}) == []
+
+
+RESULTS = {
+    "hand": {
+        "trained": True, "versions": {"keras": "3", "onnx": None},
+        "targets": {
+            "onnx": entry(psnr=146.9, px=0.004),
+            "myriad": entry(psnr=76.3, notes=["a", "105 hardware stages, 82% of all that work"]),
+            "tftrt": entry("refused", reason="layer 'odd'"),
+        },
+    },
+    "face": {"trained": False, "versions": {}, "targets": {"tftrt": entry("refused", reason="layer 'odd'")}},
+}  # fmt: skip
+
+
+def test_page_has_a_row_per_model_and_a_column_per_target():
+    page = export_matrix.page(RESULTS)
+    assert "| model | onnx | myriad | tftrt |" in page
+    assert "| `hand` | 147 dB<br>0.00 px | 76 dB | **refused** |" in page
+    assert "| `face` * |  |  | **refused** |" in page
+    assert "- tftrt: refused: layer 'odd' (face, hand)" in page
+    assert "| `hand` | 2.00 MB | 105 hardware stages, 82% of all that work |" in page
+    assert "Versions: " in page
+    assert "No target refuses" not in page
+    assert "No target refuses a model" in export_matrix.page({})
+
+
+def test_measuring_goes_on_and_writes_the_page(tmp_path, capsys):
+    name, out = "mobilenet_split_035_160", tmp_path / "out"
+    results = out / "results" / f"{name}.json"
+    export_matrix.measure(name, out, ["saved_model"], keep=False, shared=tmp_path)
+    first = json.loads(results.read_text())
+    assert list(first["targets"]) == ["saved_model"]
+    assert not list((out / "files").iterdir())
+    export_matrix.measure(name, out, ["saved_model", "onnx"], keep=True, shared=tmp_path)
+    second = json.loads(results.read_text())
+    assert second["targets"]["saved_model"] == first["targets"]["saved_model"]
+    assert set(second["targets"]) == {"saved_model", "onnx"}
+    assert (out / "files" / name / f"{name}.onnx").exists()
+    export_matrix.forget(out, [name], ["onnx"])
+    assert list(json.loads(results.read_text())["targets"]) == ["saved_model"]
+    results.write_text(json.dumps({**second, "weights": "of another network"}))
+    export_matrix.measure(name, out, ["onnx"], keep=False, shared=tmp_path)
+    assert list(json.loads(results.read_text())["targets"]) == ["onnx"]
+    results.write_text(json.dumps(second))
+    assert export_matrix.main(["--table", "--out", str(out), "--page", str(tmp_path / "page.md")]) == 0
+    assert f"| `{name}` * |" in (tmp_path / "page.md").read_text()
+    assert "1 models: {'written': 2, 'refused': 0, 'failed': 0}" in capsys.readouterr().out
+
+
+def test_every_model_has_a_process_and_one_that_dies_is_told(tmp_path, capsys, monkeypatch):
+    commands = []
+
+    def run(command, check):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, int("mpm_2s" in command))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    arguments = ["--models", "mpm_*", "--out", str(tmp_path / "out"), "--page", str(tmp_path / "page.md")]
+    assert export_matrix.main([*arguments, "--targets", "onnx"]) == 1
+    expected = sorted(list_models("mpm_*"), key=export_matrix._order)
+    assert [c[c.index("--one") + 1] for c in commands] == expected
+    assert "ended early, start again to go on: mpm_2s" in capsys.readouterr().err
+
+
+def test_page_in_the_docs_holds_every_model_and_target():
+    if not export_matrix.PAGE.exists():
+        pytest.skip("docs/export-matrix.md was not written yet: python tools/export_matrix.py")
+    page = export_matrix.PAGE.read_text()
+    assert [name for name in list_models() if f"`{name}`" not in page] == []
+    heading = next(line for line in page.splitlines() if line.startswith("| model |"))
+    columns = [word.strip() for word in heading.strip("|").split("|")]
+    assert [name for name in TARGETS if name not in columns] == []
+
+
+@pytest.mark.export_all
+def test_every_model_becomes_every_target(request, tmp_path):
+    if "export_all" not in request.config.option.markexpr:
+        pytest.skip("hours; ask for it: pytest -m export_all")
+    out = tmp_path / "out"
+    code = export_matrix.main(["--out", str(out), "--page", str(tmp_path / "page.md")])
+    results = export_matrix.read_results(out)
+    assert set(results) == set(list_models())
+    left_out = {t: e["reason"] for r in results.values() for t, e in r["left_out"].items()}
+    assert not left_out, f"a full run leaves nothing out: {left_out}"
+    assert code == 0, (tmp_path / "page.md").read_text()
