@@ -586,6 +586,9 @@ def export_command(arguments: argparse.Namespace) -> int:
         known = {t.name: t.title for t in TARGETS.values()} | {"c": "C header of the TFLite file, for microcontrollers"}
         print_table(f"{len(known)} target(s)", ("--to", "what"), list(known.items()))
         return DONE
+    if arguments.check:
+        print("\n".join(get_target(arguments.to).told(export_job(arguments))))
+        return DONE
     if not arguments.out:
         raise CommandError("say where to write: -o FILE")
     out = Path(arguments.out)
@@ -686,6 +689,9 @@ def export_job(arguments: argparse.Namespace) -> Job:
     from posezoo.export.seeded import seed_weights, smooth_pictures
     from posezoo.zoo import build
 
+    if arguments.check and not (arguments.data or arguments.calibration):
+        # What a target makes of a network depends on its layers alone.
+        arguments.structure_only = True
     trained = not arguments.structure_only
     if trained and not (arguments.data or arguments.calibration):
         raise CommandError("give --calibration FOLDER or --data FOLDER: the gates, and int8's ranges, need pictures")
@@ -708,7 +714,7 @@ def export_job(arguments: argparse.Namespace) -> Job:
         pictures = list(smooth_pictures(card, min(count, 8)))
     else:
         pictures = calibration_pictures(arguments, card, count)
-    return Job(network, card, np.stack(pictures[: arguments.check]), pictures, trained)
+    return Job(network, card, np.stack(pictures[: arguments.gate_pictures]), pictures, trained)
 
 
 def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) -> list[np.ndarray]:
@@ -726,13 +732,10 @@ def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) 
 
 def export_tflite_file(job: Job, arguments: argparse.Namespace, out: Path) -> dict:
     """Write a gated TFLite file of the precision and types asked for; return its sidecar."""
-    from posezoo.export.tflite import export_tflite
+    from posezoo.export.tflite_targets import tflite
 
-    calibration = job.calibration if arguments.precision == "int8" else None
-    sidecar = export_tflite(
-        job.network, job.card.input, out, calibration=calibration, check_pictures=job.pictures,
-        io=arguments.io,
-    )  # fmt: skip
+    tflite(job, out, precision=arguments.precision, io=arguments.io)
+    sidecar = json.loads(out.with_name(out.name + ".json").read_text())
     rows = [
         (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"])
         for r in sidecar["gates"]
@@ -989,6 +992,7 @@ def _parser() -> argparse.ArgumentParser:
         examples:
           posezoo export mobilenet_split_224 --calibration photos/ -o pose.tflite
           posezoo export mobilenet_split_224 --to onnx --calibration photos/ -o pose.onnx
+          posezoo export efficienthrnet_lite_h-4 --to edgetpu --check
           posezoo export hand25d --to c -o hand25d.h
           posezoo export mine.keras --card mine.yaml --to openvino --calibration photos/ -o mine.xml
           posezoo export mobilenet_split_224 --all --calibration photos/ -o exported/
@@ -1016,13 +1020,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--pictures", type=int, help="how many of them to use (default: 200, or 8 for networks above 10 GMACs)"
     )
-    sub.add_argument("--check", type=int, default=8, help="how many pictures the gate runs (default: %(default)s)")
+    sub.add_argument("--gate-pictures", type=int, default=8, help="how many the gates run (default: %(default)s)")
     sub.add_argument(
-        "--precision", choices=("int8", "float32"), default="int8", help="of --to tflite (default: %(default)s)"
+        "--check", action="store_true", help="--to edgetpu: only tell what would map and what would not, write nothing"
     )
     sub.add_argument(
-        "--io", choices=("int8", "uint8", "float32"), default="int8",
-        help="type of the int8 TFLite file's input and outputs; browsers take uint8 or float32 (default: %(default)s)",
+        "--precision", choices=("int8", "float32", "float16", "dynamic", "int16x8"), default="int8",
+        help="of --to tflite (default: %(default)s)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--io", choices=("int8", "uint8", "int16", "float32"),
+        help="type of the int8 TFLite file's input and outputs; browsers take uint8 or float32 (default: int8, of "
+        "--precision int16x8 int16)",
     )  # fmt: skip
     sub.add_argument("--weights", default="default", help="your own .weights.h5 (default: the released file)")
     sub.add_argument(

@@ -36,6 +36,9 @@ class Task:
 
     Attributes:
         metric: Name of the score.
+        dataset: Name of the data, as on cards.
+        examples: How many validation examples the score looks at.
+        protocol: What is measured on them.
         train: Training examples, varied.
         encode: Function from a list of examples to network inputs and targets.
         losses: Loss of each output.
@@ -44,6 +47,9 @@ class Task:
     """
 
     metric: str
+    dataset: str
+    examples: int
+    protocol: str
     train: Examples
     encode: Callable
     losses: dict[str, Callable]
@@ -80,8 +86,10 @@ def _crops(card: Card, dataset: str, data: Path, limit: int, workers: int, seed:
     people["val"].records = people["val"].records[: limit or None]
     train = PersonCrops(people["train"], card.input.wh, augmentation=varied, seed=seed)
     checked = PersonCrops(people["val"], card.input.wh)
+    told = "labelled validation people, cropped as in training"
+    encode = partial(training_batch, codec=codec, scale=partial(normalise, spec=card.input))
     return Task(
-        "PCK@0.2", train, partial(training_batch, codec=codec, scale=partial(normalise, spec=card.input)),
+        "PCK@0.2", _named(dataset, data), len(checked), told, train, encode,
         {codec.output: losses.LOSSES[codec.output]},
         lambda run: float(evaluate_pck(run, checked, codec, skeleton=card.skeleton, workers=workers).at(0.2)),
         lambda count: person_crops(PersonCrops(people["train"], card.input.wh), limit=count),
@@ -108,8 +116,10 @@ def _scenes(card: Card, dataset: str, data: Path, limit: int, workers: int, seed
         found = find_in_scenes(run, checked, codec, card.skeleton, workers=workers)
         return float(score_scenes(found, joints=joints).ap)
 
+    told = "validation canvases of several people" if joints else "validation pictures"
     return Task(
-        "AP", train, partial(scene_batch, codec=codec, scale=partial(normalise, spec=card.input)),
+        "AP", _named(dataset, data), len(checked), told, train,
+        partial(scene_batch, codec=codec, scale=partial(normalise, spec=card.input)),
         associative_embedding.losses(adaptive=0.01), score, lambda count: person_crops(plain, limit=count),
     )  # fmt: skip
 
@@ -131,9 +141,14 @@ def _frames(card: Card, dataset: str, data: Path, limit: int, workers: int, seed
 
     encode = partial(scene_batch, codec=codec, scale=partial(normalise, spec=card.input), skeleton=card.skeleton)
     return Task(
-        "F-score", train, encode, {"heatmaps": squared_error, "pafs": squared_error}, score,
-        lambda count: person_crops(train, limit=count),
+        "F-score", _named(dataset, data), len(checked), "landmarks in validation frames", train, encode,
+        {"heatmaps": squared_error, "pafs": squared_error}, score, lambda count: person_crops(train, limit=count),
     )  # fmt: skip
+
+
+def _named(dataset: str, data: Path) -> str:
+    """A data set's name on cards: its folder's where the layout has several."""
+    return Path(data).name if dataset in ("lsp", "synth") else dataset
 
 
 def generated(card: Card) -> tuple[str, Path]:

@@ -159,3 +159,30 @@ def stick_figures(tmp_path_factory) -> Path:
     from posezoo.data.stick_figures import write_stick_figures
 
     return write_stick_figures(tmp_path_factory.mktemp("stick_figures"))
+
+
+@pytest.fixture
+def tiny_copy(tiny_network):
+    """The tiny network, to be trained."""
+    import keras
+
+    network = keras.models.clone_model(tiny_network)
+    network.set_weights(tiny_network.get_weights())
+    return network
+
+
+@pytest.fixture
+def compressing_recipe(monkeypatch, tiny_copy, tiny_spec):
+    """Function from the name of a recipe that compresses to its module, whose network is the tiny one."""
+    import importlib
+    from dataclasses import replace
+
+    import posezoo
+    from posezoo.cards import read_card
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "recipes"))
+    codec = {"type": "heatmap", "stride": 4, "sigma": 2.0}
+    card = replace(read_card("mobilenet_split_050_192"), input=tiny_spec, weights={}, codec=codec)
+    monkeypatch.setattr(importlib.import_module("compressing"), "read_card", lambda name: card)
+    monkeypatch.setattr(posezoo, "build", lambda name: tiny_copy)
+    return importlib.import_module

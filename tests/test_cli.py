@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -209,15 +208,13 @@ def test_unknown_flag_is_refused(capsys):
     assert caught.value.code == 2
 
 
-def test_export_passes_the_gates(capsys, tmp_path, photos, monkeypatch, tiny_network, tiny_spec):
+def test_export_passes_the_gates(capsys, tmp_path, photos, monkeypatch, tiny_network, tiny_card):
     pytest.importorskip("tensorflow")
 
     class Loaded:
         network = tiny_network
 
-        class card:
-            input = tiny_spec
-            size: ClassVar[dict] = {}
+        card = tiny_card
 
     monkeypatch.setattr(cli, "load", lambda *args, **kwargs: Loaded)
     out = tmp_path / "tiny.tflite"

@@ -14,6 +14,7 @@ pytest.importorskip("tensorflow")
 from keras import layers as L  # noqa: E402
 from other_pythons import other_python  # noqa: E402
 
+from posezoo import cli  # noqa: E402
 from posezoo.cards import read_card  # noqa: E402
 from posezoo.export import edgetpu  # noqa: E402
 from posezoo.export.edgetpu import (  # noqa: E402
@@ -28,8 +29,9 @@ from posezoo.export.edgetpu import (  # noqa: E402
     to_edgetpu,
     without_fused_transposed,
 )  # fmt: skip
-from posezoo.export.elsewhere import MissingToolError, OtherRuntime  # noqa: E402
+from posezoo.export.elsewhere import OtherRuntime  # noqa: E402
 from posezoo.export.flatbuffer import operators  # noqa: E402
+from posezoo.export.foreign import MissingToolError  # noqa: E402
 from posezoo.export.gates import GateError  # noqa: E402
 from posezoo.export.tflite import to_tflite  # noqa: E402
 from posezoo.inference.runners import TFLiteRunner  # noqa: E402
@@ -263,3 +265,61 @@ def test_missing_compiler_is_told(made, tmp_path, monkeypatch):
 def test_wrong_io_is_told(made, card, tiny_pictures):
     with pytest.raises(ValueError, match="unknown io 'float32' of Edge TPU files; expected int8 or uint8"):
         to_edgetpu(made[0], card, tiny_pictures, io="float32")
+
+
+# ------------------------------------------------------------------------------------------------ command
+
+CARD = """
+name: own
+skeleton: {name: own, keypoints: [nose, left_ear, right_ear]}
+input: {shape: [64, 64, 3], mean: [0, 0, 0], std: [255, 255, 255]}
+codec: {type: heatmap, stride: 2}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, card, monkeypatch):
+    """A user's own network, with a layer that is given, and its card."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text(CARD)
+
+    def make(*middle):
+        network_of(card.input, *middle).save(tmp_path / "own.keras")
+        return ["export", "own.keras", "--card", "own.yaml", "--to", "edgetpu"]
+
+    return make
+
+
+def test_check_prints_the_report_and_writes_nothing(own, capsys, tmp_path):
+    assert cli.main([*own(L.ReLU(name="act")), "--check"]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert told.startswith("predicted mapping (not compiled): 2 to 2 of 2 operators, 100% to 100%")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["own.keras", "own.yaml"]
+
+
+def test_check_names_the_layer_that_does_not_map_and_the_way_out(own, capsys):
+    assert cli.main([*own(L.Activation("hard_swish", name="odd")), "--check"]) == 0
+    assert "HARD_SWISH of layer 'odd' (it never maps): use relu6 or swish" in capsys.readouterr().out
+
+
+def test_export_of_such_a_network_is_refused(own, capsys, tmp_path):
+    command = [*own(L.Activation("hard_swish", name="odd")), "--structure-only", "-o", "own.tflite"]
+    assert cli.main(command) == 2
+    assert "at most 1 of 3 operators would map, because of HARD_SWISH of layer 'odd'" in capsys.readouterr().err
+    assert not (tmp_path / "own.tflite").exists()
+
+
+def test_export_tells_the_prediction(own, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(edgetpu.shutil, "which", lambda name: None)
+    assert cli.main([*own(), "--structure-only", "-o", "own.tflite"]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "predicted mapping (not compiled): 2 to 2 of 2 operators" in told
+    sidecar = json.loads((tmp_path / "own.tflite.json").read_text())
+    assert sidecar["edgetpu"]["predicted_mapping"]["operators"] == 2
+    assert sidecar["weights"].startswith("structure only")
+
+
+def test_check_of_other_targets_is_told(own, capsys):
+    command = own()[:-1]
+    assert cli.main([*command, "onnx", "--check"]) == 2
+    assert "--check is for edgetpu; leave it out and --to onnx writes a gated file" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from posezoo.export.elsewhere import MissingToolError, OtherRuntime  # noqa: E402
+from posezoo.export.elsewhere import OtherRuntime  # noqa: E402
 from posezoo.export.flatbuffer import (  # noqa: E402
     ALIGNMENT,
     FileError,
@@ -18,6 +18,7 @@ from posezoo.export.flatbuffer import (  # noqa: E402
     schema,
     unpacked,
 )  # fmt: skip
+from posezoo.export.foreign import MissingToolError  # noqa: E402
 from posezoo.export.gates import GateError, OutputReport, check, compare  # noqa: E402
 from posezoo.export.selective import layer_errors  # noqa: E402
 from posezoo.export.tflite import FLAVOURS, ConversionError, export_tflite, gate, to_tflite  # noqa: E402
@@ -291,10 +292,12 @@ def test_layers_that_stay_in_float_lower_the_error(tiny_network, tiny_spec, tiny
     assert {"heatmaps", "add", "up"} <= {row.layer for row in errors}
     # A multiplication by rounded weights errs by more than a level's third, which rounding itself takes.
     assert 0.2 < errors[0].steps < 5
-    kept = to_tflite(
-        tiny_network, tiny_spec, tiny_pictures, keep_float=[row.layer for row in errors[:4]], io="float32"
-    )  # fmt: skip
-    assert operators(kept)["DEQUANTIZE v2"] >= 2
+    worst = [row.layer for row in errors[:4]]
+    kept = to_tflite(tiny_network, tiny_spec, tiny_pictures, keep_float=worst, io="float32")
+    graph = unpacked(kept).subgraphs[0]
+    types = {t.name.decode(): t.type for t in graph.tensors}
+    assert {types[name] for name in worst} == {schema().TensorType.FLOAT32}
+    assert schema().TensorType.INT8 in {types[name] for name in ("add", "concat", "up")}
     expected = KerasRunner(tiny_network, tiny_spec)(tiny_pictures[:4])
     psnr = [
         compare(expected, TFLiteRunner(c, tiny_spec)(tiny_pictures[:4]), kernels="")[0].psnr_db
@@ -338,3 +341,25 @@ def test_runtime_that_is_missing_or_refuses_is_told(tiny_int8, tiny_spec, tiny_p
         runtime("echo \"RUNTIME: No module named 'tflite_runtime'\" >&2; exit 3")(tiny_pictures[:1])
     with pytest.raises(GateError, match="refuses the file: Didn't find op for builtin opcode 'TILE'"):
         runtime("echo \"RUNTIME: Didn't find op for builtin opcode 'TILE'\" >&2; exit 3")(tiny_pictures[:1])
+
+
+# --------------------------------------------------------------------------------------------- registry
+
+
+@pytest.mark.parametrize("name", [
+    "tflite", "tflite_uint8", "tflite_float_io", "tflite_int16x8", "tflite_dynamic", "tflite_float16", "tflite_float32",
+])  # fmt: skip
+def test_every_flavour_is_a_target(tiny_job, tmp_path, name):
+    from posezoo.export.metadata import read_metadata
+    from posezoo.export.targets import get_target
+
+    target = get_target(name)
+    made = target.make(tiny_job, target.path(tmp_path, "tiny"))
+    assert [p.name for p in made.files] == [f"tiny{target.ending}", f"tiny{target.ending}.json"]
+    sidecar = json.loads(made.files[1].read_text())
+    wanted = target.options
+    assert sidecar["precision"] == wanted["precision"]
+    assert sidecar["io"] == wanted.get("io", FLAVOURS[wanted["precision"]].io[0])
+    assert sidecar["weights"] == "trained"
+    assert read_metadata(made.files[0].read_bytes())["posezoo"]["model"] == "tiny"
+    assert made.agreements[0].keypoints is not None

@@ -48,12 +48,31 @@ def refreshed(card: dict) -> dict:
     }
     if card["weights"]:
         name = card["name"]
-        card["accuracy"] = [
-            *single_person_accuracy(name), *multi_person_accuracy(name), *depth_accuracy(name), *hand_accuracy(name),
-        ]  # fmt: skip
+        card["accuracy"] = accuracy_of(name)
         benchmarks = ("efficienthrnet_speed", "pose_machines_speed", "hand_speed", "latency")
         card["latency"] = next(filter(None, (measured_latency(name, b) for b in benchmarks)), [])
     return card
+
+
+def accuracy_of(name: str) -> list[dict]:
+    """Return a card's accuracy rows: the benchmarks', and those of `recipes/` that compress in their own places."""
+    rows = [*single_person_accuracy(name), *multi_person_accuracy(name), *depth_accuracy(name), *hand_accuracy(name)]
+    compressed = compressed_accuracy(name)
+    measured = {row["precision"] for row in compressed}
+    return [*(row for row in rows if row["value"] is not None or row["precision"] not in measured), *compressed]
+
+
+def compressed_accuracy(name: str) -> list[dict]:
+    """Return the card's rows from the recipes that compress: what float32 reached on the same examples is told."""
+    return [
+        {
+            "precision": row["precision"], "dataset": row["dataset"], "metric": row["metric"], "value": row["value"],
+            "people": row["people"], "protocol": f"{row['protocol']}; float32 there {row['float32']:.3f}",
+            "command": row["command"],
+        }
+        for row in results_of("compression").get("rows", ())
+        if row["model"] == name and row["precision"] not in ("float32", "int8")
+    ]  # fmt: skip
 
 
 def results_of(benchmark: str) -> dict:

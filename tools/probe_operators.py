@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from posezoo.export.flatbuffer import packed, schema
+from posezoo.export.foreign import converter
 
 #: Versions up to this are tried.
 NEWEST = 12
@@ -21,7 +22,7 @@ NEWEST = 12
 LOADER = """
 import glob, os, sys
 sys.path.insert(0, sys.argv[2])
-from run_elsewhere import interpreter_class
+from run_tflite import interpreter_class
 interpreter = interpreter_class()[0]
 for path in sorted(glob.glob(os.path.join(sys.argv[1], "*.tflite"))):
     try:
@@ -44,14 +45,12 @@ def one_operator(code: int, version: int) -> bytes:
 
 def registered(python: Path) -> dict[str, int]:
     """Return kind of operator -> newest version that loads."""
-    import posezoo.export
-
     kinds = {k: v for k, v in vars(schema().BuiltinOperator).items() if isinstance(v, int)}
     with tempfile.TemporaryDirectory() as folder:
         for kind, code in kinds.items():
             for version in range(1, NEWEST + 1):
                 (Path(folder) / f"{kind}-{version}.tflite").write_bytes(one_operator(code, version))
-        command = [str(python), "-c", LOADER, folder, posezoo.export.__path__[0]]
+        command = [str(python), "-c", LOADER, folder, str(converter("run_tflite.py").parent)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, int] = {}
     for line in done.stdout.splitlines():

@@ -42,7 +42,7 @@ def release(name: str, trained: Path, crops: Examples, *, pictures: int) -> dict
         save_float16(network, weights)
         network.load_weights(weights)
         sidecar = export_tflite(
-            network, card.input, int8, calibration=calibration, check_pictures=np.stack(calibration[:16])
+            network, card.input, int8, card=card, calibration=calibration, check_pictures=np.stack(calibration[:16])
         )
         for row in sidecar["gates"]:
             print(f"  {row['output']} on {row['kernels']} kernels: PSNR {row['psnr_db']:.1f} dB")

@@ -151,6 +151,7 @@ class QuantisedTwin:
         calibration: Batches of network inputs `(N, height, width, channels)` that set the first ranges.
         keep_float: Names of layers whose kernel and result are not rounded.
         freeze_statistics: Whether batch norms keep their statistics, which suits short training.
+        keep_zeros: Whether weights of kernels that are zero stay so: of a pruned network.
 
     Attributes:
         model: The `tf_keras.Model` to compile and fit.
@@ -167,6 +168,7 @@ class QuantisedTwin:
         *,
         keep_float: Sequence[str] = (),
         freeze_statistics: bool = True,
+        keep_zeros: bool = False,
     ):
         model_optimization()
         from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
@@ -193,6 +195,8 @@ class QuantisedTwin:
                 kernel, axis = (KERNELS["DepthwiseConv2D"]) if layer.name not in keep_float else (None, None)
             elif kind == "BatchNormalization" and freeze_statistics:
                 twin.trainable = False
+            if keep_zeros and kind in KERNELS:
+                _keep_zeros(getattr(twin, KERNELS[kind][0]))
             wrapper = QuantizeWrapperV2(twin, rounding(kernel, axis, layer.name in self._stored))
             self._wrappers[layer.name] = wrapper
             return wrapper
@@ -232,6 +236,15 @@ class QuantisedTwin:
     def bring_back(self, network: keras.Model | None = None) -> None:
         """Copy the trained weights into the network (or another with the same layers)."""
         self._twin.bring_back(network or self.network)
+
+
+def _keep_zeros(kernel: Any) -> None:
+    """Let the optimiser set what is zero now back to zero after every step."""
+    import tensorflow as tf
+
+    mask = tf.constant((kernel.numpy() != 0).astype(np.float32))
+    before = kernel.constraint
+    kernel._constraint = lambda w: (before(w) if before else w) * mask
 
 
 def _assign(variables: dict, ending: str, value: float) -> None:

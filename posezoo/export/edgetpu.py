@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.errors import UserError
-from posezoo.export.elsewhere import MissingToolError
 from posezoo.export.flatbuffer import constants_of, kinds_of, packed, schema, unpacked
+from posezoo.export.foreign import MissingToolError
 from posezoo.export.metadata import with_metadata
 from posezoo.export.rewrite import with_plain_resizing, without_groups
 from posezoo.export.tf25_operators import NEWEST
@@ -611,8 +611,13 @@ def write_edgetpu(
     floor = FLAVOURS["int8"].min_psnr_db if min_psnr_db is None else min_psnr_db
     sidecar = gated(content, reference, card.input, pictures=pictures, card=card, min_psnr_db=floor, pythons=pythons)
     sidecar |= {"precision": "int8", "calibration_pictures": calibration_pictures, "edgetpu": report.as_dict()}
-    sidecar["edgetpu"]["compiled"] = compiled(content, out) if shutil.which(COMPILER) else None
+    sidecar["edgetpu"]["compiled"] = compiled_or_none(content, out)
     return write_file(content, sidecar, out)
+
+
+def compiled_or_none(content: bytes, out: Path) -> dict[str, Any] | None:
+    """Compile a file as `compiled` does where the compiler is installed."""
+    return compiled(content, out) if shutil.which(COMPILER) else None
 
 
 def compiled(content: bytes, out: Path) -> dict[str, Any]:

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posezoo.errors import UserError
-from posezoo.export import run_elsewhere
+from posezoo.export.foreign import MissingToolError, converter, environment
 from posezoo.export.gates import GateError
 from posezoo.inference.runners import TFLiteRunner
 
 if TYPE_CHECKING:
     from posezoo.cards.card import InputSpec
 
-#: Exit code of `run_elsewhere` when the runtime refused the file, and what its message begins with.
-REFUSED, MARK = 3, "RUNTIME: "
+#: The script that runs there, its exit code when the runtime refused the file, and what its message begins with.
+SCRIPT, REFUSED, MARK = "run_tflite.py", 3, "RUNTIME: "
 
 
-class MissingToolError(UserError, RuntimeError):
-    """A program or an environment that is not there."""
+def made_environments(names: Mapping[str, str]) -> dict[str, Path]:
+    """Return the interpreters of environments that are made: runtime -> Python.
+
+    Args:
+        names: Runtime, as reports call it -> name of an environment of `converters/environments/`.
+    """
+    found = {}
+    for runtime, name in names.items():
+        with contextlib.suppress(MissingToolError):
+            found[runtime] = environment(name)
+    return found
 
 
 class OtherRuntime:
@@ -58,10 +69,13 @@ class OtherRuntime:
             folder = Path(name)
             (folder / "model.tflite").write_bytes(self._content)
             np.savez(folder / "inputs.npz", input=tensors)
-            command = [self._python, run_elsewhere.__file__]
+            command = [self._python, converter(SCRIPT)]
             command += [folder / file for file in ("model.tflite", "inputs.npz", "outputs.npz")]
             try:
-                done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    [str(c) for c in command], capture_output=True, text=True, check=False,
+                    env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+                )  # fmt: skip
             except OSError as error:
                 raise MissingToolError(
                     f"{self._python}: no Python interpreter ({error.strerror}); make the environment, or leave this "

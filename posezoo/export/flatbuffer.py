@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from posezoo.errors import UserError
+from posezoo.export.frozen import blame
 
 #: What every TFLite file bears behind its first four bytes.
 IDENTIFIER = b"TFL3"
@@ -129,12 +130,10 @@ def layer_of(tensor: str, layers: Collection[str]) -> str | None:
         layers: Names of the network's layers.
     """
     for path in tensor.split(";"):
-        for part in path.split("/"):
-            plain = part.removeprefix("quant_")
-            for name in (part, plain, re.sub(r"_\d+$", "", part), re.sub(r"_\d+$", "", plain)):
-                if name in layers:
-                    return name
-    return None
+        plain = re.sub(r"(^|/)quant_", r"\1", path)
+        if (found := blame(plain, tuple(layers))) != plain:
+            return found
+    return path if (path := tensor.split(";")[0]) in layers else None
 
 
 def add_signature(content: bytes, input_name: str, output_names: Sequence[str], layers: Collection[str] = ()) -> bytes:

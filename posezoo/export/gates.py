@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,9 +65,21 @@ def compare(reference: dict[str, np.ndarray], got: dict[str, np.ndarray], *, ker
 
 
 def check(
-    rows: list[OutputReport], *, min_psnr_db: float, max_error: float | None = None, min_levels: int = 32
+    rows: list[OutputReport],
+    *,
+    min_psnr_db: float,
+    max_error: float | None = None,
+    min_levels: int = 32,
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Refuse a file whose outputs differ too much or are nearly constant.
+
+    Args:
+        rows: Outputs' comparison.
+        min_psnr_db: Least PSNR of each.
+        max_error: Largest difference as a share of the range, if limited.
+        min_levels: Least number of different values.
+        sizes: Name of an output -> how many numbers were compared: a few coordinates are asked for fewer values.
 
     Raises:
         GateError: Names every output that failed, by how much, and what is allowed.
@@ -75,8 +87,9 @@ def check(
     failed = []
     for row in rows:
         told = f"output '{row.output}' on {row.kernels} kernels"
-        if row.levels < min_levels:
-            failed.append(f"{told} is nearly constant: {row.levels} different values, at least {min_levels} expected")
+        levels = min_levels if sizes is None else min(min_levels, sizes[row.output] // 4)
+        if row.levels < levels:
+            failed.append(f"{told} is nearly constant: {row.levels} different values, at least {levels} expected")
         elif row.psnr_db < min_psnr_db:
             failed.append(f"{told}: PSNR {row.psnr_db:.1f} dB, at least {min_psnr_db:.1f} expected")
         elif max_error is not None and row.max_error > max_error:

@@ -16,7 +16,8 @@ import numpy as np
 
 from posezoo.cards import Card
 from posezoo.export.frozen import Frozen, freeze
-from posezoo.export.gates import GateError, OutputReport, check, check_reacts, compare
+from posezoo.export.gates import OutputReport, check, check_reacts, compare
+from posezoo.export.metadata import facts
 from posezoo.export.pixels import KeypointError, keypoint_error
 from posezoo.files import replacing
 from posezoo.inference.runners import KerasRunner
@@ -141,31 +142,9 @@ def agree(job: Job, run: Callable[[np.ndarray], dict[str, np.ndarray]], limits: 
     got = run(job.pictures)
     rows = compare(job.reference, got, kernels=kernels)
     check_reacts(got, kernels=kernels)
-    failed = []
-    for row in rows:
-        # A few coordinates have fewer values than a quantised map is asked for.
-        levels = min(32, got[row.output].size // 4)
-        try:
-            check([row], min_psnr_db=limits.min_psnr_db, max_error=limits.max_error, min_levels=levels)
-        except GateError as error:
-            failed.append(str(error))
-    if failed:
-        raise GateError("; ".join(failed))
+    sizes = {name: value.size for name, value in got.items()}
+    check(rows, min_psnr_db=limits.min_psnr_db, max_error=limits.max_error, sizes=sizes)
     return Agreement(tuple(rows), keypoint_error(job.card, job.reference, got) if job.trained else None)
-
-
-def facts(card: Card) -> dict[str, Any]:
-    """What a program needs to know to use a file of a model: input, outputs' meaning, licences."""
-    return {
-        "model": card.name,
-        "input": {
-            "name": card.input.name, "height": card.input.shape[0], "width": card.input.shape[1],
-            "colour": card.input.colour, "mean": list(card.input.mean), "std": list(card.input.std),
-        },
-        "keypoints": list(card.skeleton.keypoints),
-        "codec": dict(card.codec),
-        "licences": dict(card.licences),
-    }  # fmt: skip
 
 
 def versions(*packages: str) -> dict[str, str]:

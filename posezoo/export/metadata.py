@@ -43,6 +43,7 @@ def input_facts(spec: InputSpec) -> dict[str, Any]:
     return {
         "name": spec.name, "shape": [1, *spec.shape], "height": spec.shape[0], "width": spec.shape[1],
         "colour": spec.colour, "mean": [float(v) for v in spec.mean], "std": [float(v) for v in spec.std],
+        **({"farthest_m": spec.farthest_m} if spec.depth else {}),
     }  # fmt: skip
 
 
@@ -204,17 +205,18 @@ def _input_tensor(b: _Builder, card: Card, name: str) -> int:
     spec = card.input
     width, height = spec.wh
     size = b.table({}, numbers={0: width, 1: height})
-    image = b.table({1: size}, small={0: GRAYSCALE if spec.depth else RGB})
+    image = b.table({1: size}, small={0: RGB if spec.colour == "RGB" else GRAYSCALE})
     content = b.table({1: image}, small={0: IMAGE_PROPERTIES})
     scaling = b.table({0: b.floats(spec.mean), 1: b.floats(spec.std)})
     unit = b.table({1: scaling}, small={0: NORMALIZATION})
     mean, std = np.array(spec.mean), np.array(spec.std)
-    largest = np.full(len(mean), 0.0 if spec.depth else 255.0)
-    stats = b.table({0: b.floats((largest - mean) / std), 1: b.floats((0 - mean) / std)})
-    told = "depth in metres, 0 where nothing was measured" if spec.depth else "RGB picture"
+    stats = b.table({0: b.floats((255 - mean) / std), 1: b.floats((0 - mean) / std)})
+    told = {"RGB": "RGB picture", "amplitude": "amplitude of active infrared"}.get(
+        spec.colour, f"depth in metres up to {spec.farthest_m:g}, 0 where nothing was measured"
+    )
     fields = {0: b.text(name), 1: b.text(told), 3: content, 4: b.vector([unit])}
-    # How far a depth camera sees is not the network's to say.
-    return b.table(fields if spec.depth else {**fields, 5: stats})
+    # Only bytes have a range that is the network's to say.
+    return b.table({**fields, 5: stats} if spec.colour == "RGB" else fields)
 
 
 def _output_tensor(b: _Builder, card: Card, name: str, shape: list[int]) -> int:

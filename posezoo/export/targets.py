@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from posezoo.errors import UserError
-from posezoo.export.job import Agreement, Job, Made, agree
+from posezoo.export.job import Job, Made
 
 
 class UnknownTargetError(UserError, KeyError):
@@ -19,6 +18,10 @@ class UnknownTargetError(UserError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class NoReportError(UserError, ValueError):
+    """A target that cannot be asked without a file."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Target:
         int8: Whether it needs calibration pictures.
         environment: What of `converters/environments/` it needs; exporting everything leaves the target out where that
             is not made.
+        check: Dotted name of a function of a `Job` that only tells what the target would make of it, in lines.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict)
     int8: bool = False
     environment: str = ""
+    check: str = ""
 
     @property
     def suffix(self) -> str:
@@ -61,16 +66,78 @@ class Target:
             UserError: The target cannot take the network, or a tool is missing: the message says what to do.
             ImportError: A package is missing; the message says how to install it.
         """
-        module, function = self.function.rsplit(".", 1)
-        return getattr(importlib.import_module(module), function)(job, out, **self.options)
+        return _function(self.function)(job, out, **self.options)
+
+    def told(self, job: Job) -> list[str]:
+        """Tell what the target would make of a network, and write nothing.
+
+        Raises:
+            UserError: The target has no such report, or cannot take the network: the message says what to do.
+        """
+        if not self.check:
+            able = ", ".join(target.name for target in TARGETS.values() if target.check)
+            raise NoReportError(f"--check is for {able}; leave it out and --to {self.name} writes a gated file")
+        return _function(self.check)(job)
+
+
+def _function(dotted: str) -> Callable[..., Any]:
+    module, function = dotted.rsplit(".", 1)
+    return getattr(importlib.import_module(module), function)
 
 
 _HERE = "posezoo.export"
+_LITE = f"{_HERE}.tflite_targets"
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("tflite", "TFLite int8", "_int8.tflite", f"{_HERE}.targets.tflite", {"int8": True}, int8=True),
-        Target("tflite_float32", "TFLite float32", "_float32.tflite", f"{_HERE}.targets.tflite"),
+        Target("tflite", "TFLite int8", "_int8.tflite", f"{_LITE}.tflite", {"precision": "int8"}, int8=True),
+        Target(
+            "tflite_uint8",
+            "TFLite int8, uint8 in and out",
+            "_uint8.tflite",
+            f"{_LITE}.tflite",
+            {"precision": "int8", "io": "uint8"},
+            int8=True,
+        ),
+        Target(
+            "tflite_float_io",
+            "TFLite int8, float32 in and out",
+            "_float_io.tflite",
+            f"{_LITE}.tflite",
+            {"precision": "int8", "io": "float32"},
+            int8=True,
+        ),
+        Target(
+            "tflite_int16x8",
+            "TFLite, tensors of 16 bits, weights of 8",
+            "_int16x8.tflite",
+            f"{_LITE}.tflite",
+            {"precision": "int16x8"},
+            int8=True,
+        ),
+        Target(
+            "tflite_dynamic",
+            "TFLite, weights of 8 bits",
+            "_dynamic.tflite",
+            f"{_LITE}.tflite",
+            {"precision": "dynamic"},
+        ),
+        Target(
+            "tflite_float16",
+            "TFLite, weights of 16 bits",
+            "_float16.tflite",
+            f"{_LITE}.tflite",
+            {"precision": "float16"},
+        ),
+        Target("tflite_float32", "TFLite float32", "_float32.tflite", f"{_LITE}.tflite", {"precision": "float32"}),
+        Target(
+            "edgetpu",
+            "Edge TPU (Coral), predicted mapping",
+            "_edgetpu_ready.tflite",
+            f"{_LITE}.edgetpu",
+            int8=True,
+            check=f"{_LITE}.edgetpu_check",
+        ),
         Target("onnx", "ONNX, opset 11", ".onnx", f"{_HERE}.onnx.export_onnx", {"opset": 11}),
         Target("onnx_opset17", "ONNX, opset 17", "_opset17.onnx", f"{_HERE}.onnx.export_onnx", {"opset": 17}),
         Target("onnx_int8", "ONNX int8 (QDQ)", "_int8.onnx", f"{_HERE}.onnx.export_onnx_int8", int8=True),
@@ -98,22 +165,3 @@ def get_target(name: str) -> Target:
         hint = " or ".join(f"'{c}'" for c in close) or f"one of {', '.join(TARGETS)}"
         raise UnknownTargetError(f"unknown target '{name}'; did you mean {hint}?")
     return TARGETS[name]
-
-
-def tflite(job: Job, out: Path, *, int8: bool = False) -> Made:
-    """A TFLite file by `posezoo.export.tflite`, as the registry wants it."""
-    from posezoo.export.job import FLOAT32
-    from posezoo.export.tflite import export_tflite
-    from posezoo.inference.runners import TFLiteRunner
-
-    limits = job.int8 if int8 else FLOAT32
-    export_tflite(
-        job.network, job.card.input, out, calibration=job.calibration if int8 else None,
-        check_pictures=job.pictures, min_psnr_db=limits.min_psnr_db,
-    )  # fmt: skip
-    sidecar = out.with_name(out.name + ".json")
-    agreements: list[Agreement] = [
-        agree(job, TFLiteRunner(out, job.card.input, kernels=kernels), limits, kernels=kernels)
-        for kernels in ("default", "builtin")
-    ]
-    return Made((out, sidecar), tuple(agreements), {"operators": json.loads(sidecar.read_text())["operators"]})

@@ -18,7 +18,7 @@ import numpy as np
 from posezoo.errors import UserError
 from posezoo.export.elsewhere import OtherRuntime
 from posezoo.export.flatbuffer import add_signature, layer_of, operators
-from posezoo.export.gates import OutputReport, check, compare
+from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
 from posezoo.export.quantisation import quantisation_report
 from posezoo.export.rewrite import with_plain_resizing
@@ -241,11 +241,14 @@ def gate_outputs(
     others: Mapping[str, Runner] | None = None,
 ) -> list[OutputReport]:
     """Run a file beside outputs that are known to be right; arguments and errors as `gate`."""
-    rows = []
+    rows, sizes = [], {name: value.size for name, value in reference.items()}
     runs: dict[str, Runner] = {k: TFLiteRunner(content, spec, kernels=k) for k in KERNELS}
-    for kernels, run in {**runs, **(others or {})}.items():
-        rows += compare(reference, run(pictures), kernels=kernels)
-    check(rows, min_psnr_db=min_psnr_db, max_error=max_error)
+    found = {kernels: run(pictures) for kernels, run in {**runs, **(others or {})}.items()}
+    for kernels, got in found.items():
+        rows += compare(reference, got, kernels=kernels)
+    check(rows, min_psnr_db=min_psnr_db, max_error=max_error, sizes=sizes)
+    for kernels, got in found.items():
+        check_reacts(got, kernels=kernels)
     return rows
 
 
@@ -321,6 +324,7 @@ def gated(
     *,
     pictures: np.ndarray,
     min_psnr_db: float,
+    max_error: float | None = None,
     card: Card | None = None,
     pythons: Mapping[str, Path] | None = None,
 ) -> dict:
@@ -332,6 +336,7 @@ def gated(
         spec: Size and scaling of its input.
         pictures: Pictures for the gate.
         min_psnr_db: See `gate`.
+        max_error: See `gate`.
         card: See `export_tflite`.
         pythons: See `export_tflite`.
 
@@ -339,7 +344,7 @@ def gated(
         GateError: The file does not agree.
     """
     others = {name: OtherRuntime(content, spec, python) for name, python in (pythons or {}).items()}
-    rows = gate_outputs(content, reference, spec, pictures, min_psnr_db=min_psnr_db, others=others)
+    rows = gate_outputs(content, reference, spec, pictures, min_psnr_db=min_psnr_db, max_error=max_error, others=others)
     runner = TFLiteRunner(content, spec)
     return {
         "bytes": len(content),

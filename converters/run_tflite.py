@@ -1,7 +1,9 @@
-"""Run a TFLite file in another Python: `python run_elsewhere.py MODEL INPUTS.npz OUTPUTS.npz`.
+"""Run a TFLite file in another Python. NumPy and a TFLite runtime of any age; Python 3.7 and newer.
 
-It is started by `posezoo.export.elsewhere` and needs NumPy and a TFLite runtime of any age alone; Python 3.7 and newer
-read it. `INPUTS.npz` holds `input` `(N, 1, height, width, channels)`; `OUTPUTS.npz` gets `(N, ...)` by tensor name.
+    python run_tflite.py MODEL INPUTS.npz OUTPUTS.npz
+
+It is started by `posezoo.export.elsewhere` and prints the runtime's name. `INPUTS.npz` holds `input`
+`(N, 1, height, width, channels)`; `OUTPUTS.npz` gets `(N, ...)` by tensor name.
 """
 
 import sys
@@ -10,8 +12,8 @@ import sys
 def interpreter_class():
     """The TFLite interpreter that this Python has, and what it is called."""
     try:
-        import tflite_runtime  # type: ignore[import-not-found]
-        from tflite_runtime.interpreter import Interpreter  # type: ignore[import-not-found]
+        import tflite_runtime
+        from tflite_runtime.interpreter import Interpreter
 
         return Interpreter, "tflite-runtime " + tflite_runtime.__version__
     except ImportError:
@@ -27,13 +29,13 @@ def main():
     model, inputs, outputs = sys.argv[1:4]
     interpreter = Interpreter(model_path=model)
     interpreter.allocate_tensors()
-    results: dict = {}
+    results = {}
     for tensor in numpy.load(inputs)["input"]:
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], tensor)
         interpreter.invoke()
         for output in interpreter.get_output_details():
             results.setdefault(output["name"], []).append(interpreter.get_tensor(output["index"]))
-    numpy.savez(outputs, **{name: numpy.stack(values) for name, values in results.items()})  # type: ignore[arg-type]
+    numpy.savez(outputs, **{name: numpy.stack(values) for name, values in results.items()})
     print(version)
 
 
