@@ -58,7 +58,7 @@ def test_every_environment_says_what_it_is_and_pins_everything():
     for name in module.names():
         assert module.fact(name, "what"), name
         assert module.fact(name, "python"), name
-        assert module.fact(name, "check").startswith("import "), name
+        assert module.fact(name, "check").startswith(("import ", "from ")), name
         lines = [line for line in module.requirements(name).read_text().splitlines() if line and line[0] != "#"]
         assert lines, name
         assert all("==" in line for line in lines), name
