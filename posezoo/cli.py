@@ -599,6 +599,8 @@ def export_command(arguments: argparse.Namespace) -> int:
     target = get_target(arguments.to)
     if target.suffix not in ("", out.suffix):
         raise CommandError(f"{out}: --to {target.name} writes a {target.suffix} file; name it so")
+    if target.environment:
+        make_environment(target.environment)
     job = export_job(arguments)
     try:
         if target.name == "tflite":
@@ -623,6 +625,17 @@ def export_command(arguments: argparse.Namespace) -> int:
     size = sum(p.stat().st_size for f in made.files for p in ([f] if f.is_file() else f.rglob("*")) if p.is_file())
     print(f"written: {', '.join(str(f) for f in made.files)} ({size / 1e6:.2f} MB)")
     return DONE
+
+
+def make_environment(name: str) -> None:
+    """Make the environment of a target's tools, and say so, for it takes a download."""
+    from posezoo.export.foreign import MissingToolError, environment
+
+    try:
+        environment(name)
+    except MissingToolError:
+        print(f"making the environment '{name}', once; this downloads packages", file=sys.stderr, flush=True)
+        environment(name, make=True)
 
 
 def export_header(arguments: argparse.Namespace, out: Path) -> int:

@@ -27,12 +27,23 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path | str) -> Iterator[Path]:
+def replacing_folder(path: Path | str, *, ours: str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; when the block ends well it takes the name, and what bore it is removed.
 
     When the block raises, `path` stays as it was and nothing is left behind.
+
+    Args:
+        path: The folder.
+        ours: Name of a file that every folder of this kind holds. Another folder that holds anything is not replaced.
+
+    Raises:
+        FileExistsError: `path` is a file, or a folder with other things in it.
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; name a folder")
+    if path.is_dir() and not (path / ours).exists() and any(path.iterdir()):
+        raise FileExistsError(f"{path} holds other things, which would be removed; name another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (path.with_name(f".{os.getpid()}{mark}.{path.name}") for mark in ("", ".old"))
     temporary.mkdir()

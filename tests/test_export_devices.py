@@ -65,14 +65,14 @@ def test_saved_model_of_another_size_and_no_saved_model_are_told(saved, mixed_jo
 def test_failed_saved_model_keeps_the_old_one(mixed_job, tmp_path):
     out = tmp_path / "x"
     out.mkdir()
-    (out / "finished").write_text("work")
+    (out / "saved_model.pb").write_text("finished work")
     dead = keras.models.clone_model(mixed_job.network)
     for layer in dead.layers:
         layer.set_weights([w * 0 for w in layer.get_weights()])
     with pytest.raises(GateError, match="same for every picture"):
         export_saved_model(dataclasses.replace(mixed_job, network=dead), out)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
-    assert (out / "finished").read_text() == "work"
+    assert (out / "saved_model.pb").read_text() == "finished work"
 
 
 # ---------------------------------------------------------------------------------------------- TensorRT

@@ -83,6 +83,23 @@ def test_a_layer_without_old_form_is_named_with_the_way_out(tiny_card, tiny_pict
     export_openvino(job, tmp_path / "x.xml")
 
 
+class Determinant(keras.layers.Layer):
+    def call(self, x):
+        import tensorflow as tf
+
+        return x * tf.linalg.det(x[:, :2, :2, 0])[:, None, None, None]
+
+
+def test_a_layer_that_openvino_lacks_is_named_with_the_way_out(tiny_card, tiny_pictures, tmp_path):
+    image = keras.Input(tiny_card.input.shape, name="image")
+    network = keras.Model(image, {"heatmaps": Determinant(name="exotic")(image)})
+    told = r"OpenVINO has no operation for layer 'exotic' \(Det\); write the layer with other operations"
+    for export in (export_openvino, export_openvino_v10):
+        with pytest.raises(UnsupportedLayerError, match=told):
+            export(Job(network, tiny_card, tiny_pictures[:3]), tmp_path / "x.xml")
+    assert not list(tmp_path.iterdir())
+
+
 def test_tampered_weights_are_caught(mixed_job, mixed_v10, tmp_path):
     for path in (mixed_v10, mixed_v10.with_suffix(".bin")):
         (tmp_path / path.name).write_bytes(path.read_bytes())

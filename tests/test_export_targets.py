@@ -240,13 +240,27 @@ def test_bottom_up_networks_are_compared_by_their_strongest_peaks():
 
 def test_folders_are_replaced_whole_or_not_at_all(tmp_path):
     target = tmp_path / "deep" / "folder"
-    with replacing_folder(target) as work:
+    with replacing_folder(target, ours="a") as work:
         (work / "a").write_text("1")
-    with pytest.raises(RuntimeError), replacing_folder(target) as work:
+    with pytest.raises(RuntimeError), replacing_folder(target, ours="a") as work:
         (work / "b").write_text("2")
         raise RuntimeError
     assert [p.name for p in target.iterdir()] == ["a"]
-    with replacing_folder(target) as work:
+    with replacing_folder(target, ours="a") as work:
         (work / "c").write_text("3")
     assert [p.name for p in target.iterdir()] == ["c"]
     assert [p.name for p in target.parent.iterdir()] == ["folder"]
+
+
+def test_folders_with_other_things_are_not_replaced(tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("...")
+    with pytest.raises(FileExistsError, match="holds other things"), replacing_folder(tmp_path / "letters", ours="a"):
+        pass
+    with pytest.raises(FileExistsError, match="is a file"), replacing_folder(tmp_path / "letters/dear.txt", ours="a"):
+        pass
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "..."
+    (tmp_path / "empty").mkdir()
+    with replacing_folder(tmp_path / "empty", ours="a") as work:
+        (work / "a").write_text("1")
+    assert (tmp_path / "empty" / "a").exists()

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from posezoo.errors import UserError
+
 if TYPE_CHECKING:
     import keras
 
@@ -62,6 +64,10 @@ def blame(node: str, layers: tuple[str, ...] | list[str]) -> str:
     return found
 
 
+class BackendError(UserError, RuntimeError):
+    """Keras runs on another backend than TensorFlow."""
+
+
 def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
     """Freeze a network at batch 1 and let TensorFlow simplify the graph.
 
@@ -70,14 +76,14 @@ def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
         spec: Size of its input.
 
     Raises:
-        RuntimeError: Keras runs on another backend than TensorFlow.
+        BackendError: Keras runs on another backend than TensorFlow.
     """
     import keras
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     if keras.backend.backend() != "tensorflow":
-        raise RuntimeError("conversion needs Keras on TensorFlow; unset KERAS_BACKEND and start again")
+        raise BackendError("conversion needs Keras on TensorFlow; unset KERAS_BACKEND and start again")
     function = tf.function(lambda image: network(image, training=False)).get_concrete_function(
         tf.TensorSpec((1, *spec.shape), tf.float32, name=spec.name)
     )

@@ -21,7 +21,7 @@ from posezoo.export.gates import GateError
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import Job, Made, agree, write_sidecar
 from posezoo.export.onnx import UnsupportedLayerError, model_of
-from posezoo.export.openvino import PACKAGES, check_opsets, compressed, downgrade, require_openvino, to_ir
+from posezoo.export.openvino import PACKAGES, check_opsets, compressed, downgrade, layer_names, require_openvino, to_ir
 from posezoo.export.simplify import is_graph_of_layers
 from posezoo.files import replacing
 from posezoo.inference.runners import OpenVinoRunner, normalise
@@ -53,8 +53,8 @@ def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
     spec = job.card.input
     if is_graph_of_layers(job.network):
         check_float16(largest_activations(job.network, spec, job.pictures[:1]))
-    layers = tuple(layer.name for layer in job.network.layers)
-    model = to_ir(model_of(job, 11))
+    layers = layer_names(job)
+    model = to_ir(model_of(job, 11), layers)
     raw = dataclasses.replace(spec, mean=(0.0,) * spec.shape[2], std=(1.0,) * spec.shape[2])
     if not spec.depth:
         model = with_scaling(model, spec)

@@ -27,6 +27,11 @@ OLD_FORMS = {"MaxPool": 1, "AvgPool": 1, "Pad": 1, "Interpolate": 4, "Softmax": 
 PACKAGES = ("tensorflow", "keras", "tf2onnx", "openvino")
 
 
+def layer_names(job: Job) -> tuple[str, ...]:
+    """Names of a network's layers, for blame."""
+    return tuple(layer.name for layer in job.network.layers)
+
+
 def require_openvino() -> Any:
     """Return the module `openvino`.
 
@@ -40,15 +45,34 @@ def require_openvino() -> Any:
     return openvino
 
 
-def to_ir(onnx_model: Any) -> Any:
-    """Return OpenVINO's model of an ONNX model, its graph simplified."""
+def to_ir(onnx_model: Any, layers: tuple[str, ...] = ()) -> Any:
+    """Return OpenVINO's model of an ONNX model, its graph simplified.
+
+    Args:
+        onnx_model: The model.
+        layers: Names of the network's layers, for blame.
+
+    Raises:
+        UnsupportedLayerError: Names the layers whose operations OpenVINO has no rule for.
+    """
     import onnx
 
     openvino = require_openvino()
+    from openvino.frontend import OpConversionFailure
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(onnx_model, path)
-        return openvino.convert_model(path)
+        try:
+            return openvino.convert_model(path)
+        except OpConversionFailure as error:
+            kinds = set(re.findall(r"(\w+)-\d+", str(error)))
+            nodes = [node for node in onnx_model.graph.node if node.op_type in kinds]
+            told = ", ".join(dict.fromkeys(f"layer '{blame(n.name, layers)}' ({n.op_type})" for n in nodes))
+            raise UnsupportedLayerError(
+                f"OpenVINO has no operation for {told or str(error).splitlines()[-1]}; write the layer with other "
+                "operations, or end the network before it"
+            ) from error
 
 
 def downgrade(model: Any, layers: tuple[str, ...]) -> None:
@@ -174,7 +198,7 @@ def export_openvino(job: Job, out: Path) -> Made:
         UnsupportedLayerError: A layer without an operation.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = to_ir(model_of(job, 17))
+    model = to_ir(model_of(job, 17), layer_names(job))
 
     def save(xml: Path) -> None:
         require_openvino().save_model(model, xml, compress_to_fp16=True)
@@ -189,7 +213,7 @@ def export_openvino_int8(job: Job, out: Path) -> Made:
         ValueError: No calibration pictures.
         UnsupportedLayerError, GateError: As `export_openvino`.
     """
-    model = to_ir(int8_model_of(job))
+    model = to_ir(int8_model_of(job), layer_names(job))
 
     def save(xml: Path) -> None:
         require_openvino().save_model(model, xml, compress_to_fp16=True)
@@ -206,8 +230,8 @@ def export_openvino_v10(job: Job, out: Path) -> Made:
         UnsupportedLayerError, GateError: As `export_openvino`.
     """
     openvino = require_openvino()
-    layers = tuple(layer.name for layer in job.network.layers)
-    model = to_ir(model_of(job, 11))
+    layers = layer_names(job)
+    model = to_ir(model_of(job, 11), layers)
     downgrade(model, layers)
     compressed(model)
 

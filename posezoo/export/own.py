@@ -42,7 +42,10 @@ def open_network(path: Path | str, card: Card) -> keras.Model:
     try:
         network = keras.models.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
-        raise NetworkError(f"{path}: Keras cannot open it ({str(error).splitlines()[0]})") from error
+        raise NetworkError(
+            f"{path}: Keras cannot open it ({str(error).splitlines()[0]}); a network with layers of your own is taken "
+            "as a SavedModel: network.export(FOLDER)"
+        ) from error
     if not hasattr(network, "operations") or len(network.inputs) != 1:
         raise NetworkError(f"{path}: expected a functional or sequential network with one input")
     _check_input(tuple(network.inputs[0].shape[1:]), card, path)

@@ -75,7 +75,7 @@ def export_saved_model(job: Job, out: Path) -> Made:
     Raises:
         GateError: It does not agree with the network; nothing is written.
     """
-    with replacing_folder(out) as folder:
+    with replacing_folder(out, ours="saved_model.pb") as folder:
         save(job.frozen, job.card.input, folder)
         agreement = agree(job, SavedModelRunner(folder, job.card.input), FLOAT32, kernels="tensorflow")
     made = Made((out, write_golden(job, golden_path(out))), (agreement,))

@@ -186,7 +186,7 @@ def export_tensorrt(job: Job, out: Path) -> Made:
     reports = {name: op_report(model, layers) for name, (model, _) in models.items()}
     for name, report in reports.items():
         refuse(report, target=f"TensorRT ({name})", way_out=way_out)
-    with replacing_folder(out) as folder:
+    with replacing_folder(out, ours="report.json") as folder:
         agreements = tuple(
             save_gated(model, job, folder / name, limits, kernels=f"onnxruntime, {name}")
             for name, (model, limits) in models.items()

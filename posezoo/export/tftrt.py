@@ -65,7 +65,7 @@ def export_tftrt(job: Job, out: Path) -> Made:
         GateError: It does not agree with the network; nothing is written.
     """
     report = coverage(job.frozen)
-    with replacing_folder(out) as folder:
+    with replacing_folder(out, ours="report.json") as folder:
         save(job.frozen, job.card.input, folder / "model")
         agreement = agree(job, SavedModelRunner(folder / "model", job.card.input), FLOAT32, kernels="tensorflow")
         write_golden(job, folder / "model.golden.npz")
