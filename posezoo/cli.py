@@ -747,13 +747,14 @@ def export_tflite_file(job: Job, arguments: argparse.Namespace, out: Path) -> di
     """Write a gated TFLite file of the precision and types asked for; return its sidecar."""
     from posezoo.export.tflite_targets import tflite
 
-    tflite(job, out, precision=arguments.precision, io=arguments.io)
+    made = tflite(job, out, precision=arguments.precision, io=arguments.io)
     sidecar = json.loads(out.with_name(out.name + ".json").read_text())
     rows = [
         (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"])
         for r in sidecar["gates"]
     ]
     print_table("gates passed", ("output", "kernels", "PSNR dB", "largest error", "levels"), rows)
+    print("\n".join(made.notes), end="\n" if made.notes else "")
     return sidecar
 
 

@@ -221,5 +221,6 @@ def test_export_passes_the_gates(capsys, tmp_path, photos, monkeypatch, tiny_net
     code, told, err = run(capsys, "export", "mobilenet_split_224", "--calibration", photos, "-o", out)
     assert code == 0, err
     assert "gates passed" in told
+    assert "of 256 levels used" in told
     assert out.exists()
     assert (tmp_path / "tiny.tflite.json").exists()

@@ -68,12 +68,15 @@ class BackendError(UserError, RuntimeError):
     """Keras runs on another backend than TensorFlow."""
 
 
-def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
-    """Freeze a network at batch 1 and let TensorFlow simplify the graph.
+def frozen_function(network: Any, spec: InputSpec) -> tuple[Any, list[str]]:
+    """Freeze a network at batch 1.
 
     Args:
-        network: Keras network on the TensorFlow backend, with a dict of outputs.
+        network: Keras network on the TensorFlow backend, or a Keras 2 twin, with a dict of outputs.
         spec: Size of its input.
+
+    Returns:
+        TensorFlow's function, its variables constants, and the names of its outputs in order.
 
     Raises:
         BackendError: Keras runs on another backend than TensorFlow.
@@ -87,8 +90,15 @@ def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
     function = tf.function(lambda image: network(image, training=False)).get_concrete_function(
         tf.TensorSpec((1, *spec.shape), tf.float32, name=spec.name)
     )
-    frozen = convert_variables_to_constants_v2(function)
-    names = sorted(function.structured_outputs)
+    return convert_variables_to_constants_v2(function), sorted(function.structured_outputs)
+
+
+def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
+    """Freeze a network at batch 1 and let TensorFlow simplify the graph.
+
+    Args and errors: as `frozen_function`.
+    """
+    frozen, names = frozen_function(network, spec)
     outputs = {name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)}
     ranks = {name: len(tensor.shape) for name, tensor in zip(names, frozen.outputs, strict=True)}
     definition = _without_compile_marks(frozen.graph.as_graph_def())

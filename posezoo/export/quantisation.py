@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,23 +78,28 @@ class QuantisationReport:
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
-        rows = [
-            f"{o.output}: {o.type}, "
-            + (
-                f"scale {o.scale:.3g}, {o.used} of {o.of} levels used, at most {o.worst_steps:.1f} levels off"
-                if o.of
-                else f"{o.used} different values"
-            )
-            for o in self.outputs
-        ]
-        if self.keypoints is None:
-            return [*rows, "key-points: the network finds nobody in these pictures"]
-        k = self.keypoints
-        return [
-            *rows,
-            f"key-points: {k.keypoints} of {k.people} people moved by {k.mean_px:.2f} px on average, 95 % by less than "
-            f"{k.p95_px:.2f} px, at most {k.max_px:.1f} px; {k.missed} people missed, {k.extra} more found",
-        ]
+        return lines_of(self.as_dict())
+
+
+def lines_of(report: Mapping[str, Any]) -> list[str]:
+    """A report's plain values, as sidecars hold them, for a terminal."""
+    rows = [
+        f"{o['output']}: {o['type']}, "
+        + (
+            f"scale {o['scale']:.3g}, {o['used']} of {o['of']} levels used, at most {o['worst_steps']:.1f} levels off"
+            if o["of"]
+            else f"{o['used']} different values"
+        )
+        for o in report["outputs"]
+    ]
+    k = report["keypoints"]
+    if k is None:
+        return [*rows, "key-points: the network finds nobody in these pictures"]
+    return [
+        *rows,
+        f"key-points: {k['keypoints']} of {k['people']} people moved by {k['mean_px']:.2f} px on average, 95 % by less "
+        f"than {k['p95_px']:.2f} px, at most {k['max_px']:.1f} px; {k['missed']} people missed, {k['extra']} more",
+    ]
 
 
 def quantisation_report(

@@ -18,6 +18,7 @@ import numpy as np
 from posezoo.errors import UserError
 from posezoo.export.elsewhere import OtherRuntime
 from posezoo.export.flatbuffer import add_signature, layer_of, operators
+from posezoo.export.frozen import frozen_function
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
 from posezoo.export.quantisation import quantisation_report
@@ -159,18 +160,11 @@ def frozen_converter(network: Any, spec: InputSpec) -> tuple[Any, list[str], Map
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
-    import keras
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError("conversion needs Keras on TensorFlow; unset KERAS_BACKEND and start again")
-    function = tf.function(lambda image: network(image, training=False)).get_concrete_function(
-        tf.TensorSpec((1, *spec.shape), tf.float32, name=spec.name)
-    )
-    frozen = convert_variables_to_constants_v2(function)
+    frozen, names = frozen_function(network, spec)
     nodes = {node.name: node.op for node in frozen.graph.as_graph_def().node}
-    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]), sorted(function.structured_outputs), nodes
+    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]), names, nodes
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from posezoo.export.gates import OutputReport
 from posezoo.export.job import FLOAT32, Agreement, Job, Limits, Made
 from posezoo.export.metadata import with_metadata
 from posezoo.export.pixels import keypoint_error
+from posezoo.export.quantisation import lines_of
 from posezoo.export.tflite import gated, to_tflite, write_file
 from posezoo.inference.runners import TFLiteRunner
 
@@ -90,4 +91,5 @@ def write(
     first, *others = (tuple(rows) for rows in by_runtime.values())
     agreements = (Agreement(first, moved), *(Agreement(rows, None) for rows in others))
     told = ("operators", "quantisation", "report", *record)
-    return Made(tuple(files), agreements, {key: sidecar[key] for key in told})
+    notes = tuple(lines_of(sidecar["report"])) if sidecar["calibration_pictures"] else ()
+    return Made(tuple(files), agreements, {key: sidecar[key] for key in told}, notes)
