@@ -131,3 +131,16 @@ def test_preprocessing_table_equals_the_formula(tiny_int8, tiny_spec, tiny_pictu
     got = runner.prepare(tiny_pictures[0])
     assert got.dtype == np.int8
     np.testing.assert_array_equal(got, expected)
+
+
+def test_zero_points_that_are_alike_are_written_once(tiny_int8):
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_int8))
+    scales = sum(len(t.quantization.scale) for t in model.subgraphs[0].tensors if t.quantization.scale is not None)
+    builder = flatbuffers.Builder(len(tiny_int8))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    assert len(builder.Output()) - len(tiny_int8) > 5 * scales, "eight bytes for each channel's scale, but for a few"
+    names = [t.name.decode() for t in model.subgraphs[0].tensors]
+    assert not [name for name in names if ";" in name]

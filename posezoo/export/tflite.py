@@ -116,9 +116,55 @@ def add_signature(content: bytes, input_name: str, output_names: list[str]) -> b
     signature.inputs = [tensor_map(input_name, graph.inputs[0])]
     signature.outputs = [tensor_map(n, i) for n, i in zip(output_names, graph.outputs, strict=True)]
     model.signatureDefs = [signature]
+    share_zero_points(graph.tensors)
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def share_zero_points(tensors: list) -> None:
+    """Let tensors whose zero points are alike point to the same ones in the file.
+
+    Kernels and biases with a scale for each channel have as many zero points of eight bytes, all zero: in a small
+    network a fifth of the file.
+
+    Args:
+        tensors: Tensors of the schema's object form; they are packed otherwise from now on.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    written: dict[tuple, int] = {}
+
+    class Shared(schema.QuantizationParametersT):
+        def Pack(self, builder):  # noqa: N802  the schema's name
+            def vector(values, start, prepend):
+                start(builder, len(values))
+                for value in reversed(values):
+                    prepend(value)
+                return builder.EndVector()
+
+            scale = vector(list(self.scale), schema.QuantizationParametersStartScaleVector, builder.PrependFloat32)
+            key = (id(builder), *self.zeroPoint)
+            if key not in written:
+                written[key] = vector(
+                    list(self.zeroPoint), schema.QuantizationParametersStartZeroPointVector, builder.PrependInt64
+                )
+            schema.QuantizationParametersStart(builder)
+            schema.QuantizationParametersAddScale(builder, scale)
+            schema.QuantizationParametersAddZeroPoint(builder, written[key])
+            schema.QuantizationParametersAddQuantizedDimension(builder, self.quantizedDimension)
+            return schema.QuantizationParametersEnd(builder)
+
+    for tensor in tensors:
+        about = tensor.quantization
+        if about is None or about.scale is None or about.zeroPoint is None:
+            continue
+        if about.min is not None or about.max is not None or about.details is not None:
+            continue
+        shared = Shared()
+        shared.scale, shared.zeroPoint = about.scale, about.zeroPoint
+        shared.quantizedDimension = about.quantizedDimension
+        tensor.quantization = shared
 
 
 def operators(content: bytes) -> dict[str, int]:
