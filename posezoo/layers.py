@@ -133,6 +133,39 @@ class GroupedConv2D(L.Conv2D):
 
 
 @keras.saving.register_keras_serializable(package="posezoo")
+class ChannelShuffle(L.Layer):
+    """Deals the channels of each group out to all groups of the next convolution (Zhang et al. 2018, ShuffleNet).
+
+    Without it, the groups of one grouped convolution after another are networks of their own that never meet.
+
+    Args:
+        groups: Groups of the convolution before.
+
+    Raises:
+        ValueError: The channels cannot be divided by the groups.
+    """
+
+    def __init__(self, groups: int, **kwargs):
+        super().__init__(**kwargs)
+        self.groups = groups
+
+    def build(self, input_shape):
+        if input_shape[-1] % self.groups:
+            raise ValueError(f"layer '{self.name}': {input_shape[-1]} channels do not divide into {self.groups} groups")
+
+    def call(self, x):
+        height, width, channels = x.shape[1:]
+        x = ops.reshape(x, (-1, height, width, self.groups, channels // self.groups))
+        return ops.reshape(ops.swapaxes(x, 3, 4), (-1, height, width, channels))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "groups": self.groups}
+
+
+@keras.saving.register_keras_serializable(package="posezoo")
 class SplitConv2D(L.Layer):
     """One convolution per stream: output `k` sees only the input channels of stream `k`.
 

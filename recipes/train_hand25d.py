@@ -66,7 +66,7 @@ class Config(RunConfig):
     epochs: int = option(20, "epochs")
     length: int = option(0, "frames per epoch; 0 takes all, fewer go on in the next epoch where the last one stopped")
     frames: int = option(0, "training frames to use; 0 takes all")
-    batch: int = option(32, "frames per step")
+    batch: int = option(8, "frames per step; of the same number of frames small batches learn more")
     learning_rate: float = option(1e-3, "at the start")
     ema: float = option(0.0, "momentum of the moving average of the weights, such as 0.999; 0 for none")
 

@@ -245,6 +245,16 @@ def test_constants_lie_where_the_schema_says(tiny_int8):
     assert all(place % ALIGNMENT == 0 for place in places)
 
 
+def test_zero_points_that_are_alike_are_written_once(tiny_int8):
+    import flatbuffers
+
+    model = unpacked(tiny_int8)
+    scales = sum(len(t.quantization.scale) for t in model.subgraphs[0].tensors if t.quantization.scale is not None)
+    builder = flatbuffers.Builder(len(tiny_int8))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    assert len(builder.Output()) - len(tiny_int8) > 3 * scales, "eight bytes for each channel's scale, but for a few"
+
+
 def test_bytes_that_are_no_file_are_told():
     with pytest.raises(FileError, match="not a TFLite file"):
         operators(b"PK\x03\x04 this is something else")

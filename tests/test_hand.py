@@ -8,7 +8,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from posezoo import counts  # noqa: E402
-from posezoo.layers import GroupedConv2D  # noqa: E402
+from posezoo.layers import ChannelShuffle, GroupedConv2D  # noqa: E402
 from posezoo.models.hand import BACKBONES, Heads, hand25d  # noqa: E402
 from posezoo.skeletons import COCO17, HAND16, HAND34  # noqa: E402
 
@@ -87,6 +87,34 @@ def test_every_keypoint_sees_both_units():
     for i in range(2):
         changed = [u + (i == j) for j, u in enumerate(units)]
         assert (np.abs(np.asarray(decoder(changed)) - before).max(axis=(0, 1, 2)) > 1e-6).all()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_shuffled_channels_meet(shuffle):
+    """Without shuffles most of the first tier's channels have no path at all to a map."""
+    network = hand25d(input_px=64, shuffle=shuffle)
+    rest = keras.Model(network.get_layer("tier1_pool").output, network.get_layer("up1").output)
+    rng = np.random.default_rng(0)
+    for layer in rest.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    x = rng.uniform(0, 1, (1, 16, 16, 16)).astype("float32")  # the first tier's channels at 1/4
+    before = np.asarray(rest(x))
+    reached = np.zeros((16, 16), bool)
+    for channel in range(16):
+        changed = x.copy()
+        changed[..., channel] += 1
+        reached[channel] = np.abs(np.asarray(rest(changed)) - before).max(axis=(0, 1, 2)) > 1e-7
+    assert (reached.mean() > 0.9) if shuffle else (reached.mean() < 0.3)
+
+
+def test_shuffling_deals_channels_out():
+    x = np.arange(6, dtype="float32").reshape(1, 1, 1, 6)
+    assert np.asarray(ChannelShuffle(2)(x)).ravel().tolist() == [0, 3, 1, 4, 2, 5]
+    with pytest.raises(ValueError, match="6 channels do not divide into 4 groups"):
+        ChannelShuffle(4)(x)
+    again = ChannelShuffle.from_config(ChannelShuffle(3).get_config())
+    assert np.asarray(again(x)).ravel().tolist() == [0, 2, 4, 1, 3, 5]
 
 
 @pytest.mark.parametrize("backbone, params", zip(BACKBONES[1:], (2_306_704, 7_020_304)))

@@ -58,6 +58,7 @@ def test_int8_files_agree_and_hold_what_edge_tpu_takes(hand, frames):
     plain = to_tflite(without_groups(hand), SPEC, list(frames))
     assert "CONV_2D v6" in operators(to_tflite(hand, SPEC, list(frames)))
     assert "CONV_2D v6" not in operators(plain)
+    assert not [name for name in operators(plain) if name.startswith("TRANSPOSE")], "shuffles go into the kernels"
     expected, got = (
         TFLiteRunner(content, SPEC, kernels="builtin")(frames)["heatmaps"]
         for content in (to_tflite(hand, SPEC, list(frames)), plain)

@@ -151,6 +151,21 @@ def _split_back(layer, weights: list) -> list:
     return [(kernel * _stream_mask(layer)).sum(-1, keepdims=True), bias]
 
 
+def _channel_shuffle(layer):
+    """The same transposition, as a layer without weights."""
+    import tensorflow as tf
+
+    layers: Any = keras2().layers
+
+    class ChannelShuffle(layers.Layer):
+        def call(self, inputs):
+            _, height, width, channels = inputs.shape
+            x = tf.reshape(inputs, (-1, height, width, layer.groups, channels // layer.groups))
+            return tf.reshape(tf.transpose(x, (0, 1, 2, 4, 3)), (-1, height, width, channels))
+
+    return ChannelShuffle(name=layer.name)
+
+
 def _scale(layer) -> tuple[np.ndarray, np.ndarray]:
     """A batch norm's factor and shift with its moving statistics."""
     gamma, beta, mean, variance = (np.asarray(w) for w in layer.get_weights())
@@ -183,6 +198,7 @@ TWINS = {
         )
     },
     "Conv2D": Twin(_convolution),
+    "ChannelShuffle": Twin(_channel_shuffle),
     "GroupedConv2D": Twin(_convolution),
     "SplitConv2D": Twin(_split_convolution, _split_there, _split_back),
 }  # fmt: skip

@@ -25,7 +25,7 @@ KERNELS = {
     "DepthwiseConv2D": ("depthwise_kernel", 2), "Conv2DTranspose": ("kernel", None), "Dense": ("kernel", None),
 }  # fmt: skip
 #: Layers whose result has the levels of what they were given.
-PASSING = ("ZeroPadding2D", "MaxPooling2D", "Flatten", "Reshape", "Dropout")
+PASSING = ("ZeroPadding2D", "MaxPooling2D", "Flatten", "Reshape", "Dropout", "ChannelShuffle")
 #: Layers that become part of the operator before them.
 FUSED = {
     "BatchNormalization": ("Conv2D", "GroupedConv2D", "SplitConv2D", "DepthwiseConv2D", "Dense"),
@@ -43,8 +43,10 @@ def _givers(layer) -> list:
 
 def _passes(layer) -> bool:
     """Whether a layer's result has the levels of what it was given, and the converter knows it."""
-    bilinear = type(layer).__name__ == "UpSampling2D" and layer.interpolation == "bilinear"
-    return bilinear or type(layer).__name__ in PASSING
+    kind = type(layer).__name__
+    bilinear = kind == "UpSampling2D" and layer.interpolation == "bilinear"
+    nothing = kind == "Activation" and layer.activation.__name__ == "linear"
+    return bilinear or nothing or kind in PASSING
 
 
 def lonely(network: keras.Model) -> list:

@@ -42,8 +42,14 @@ def unpacked(content: bytes) -> Any:
 
 
 def packed(model: Any) -> bytes:
-    """Return a `ModelT` as a file, its constants aligned as the schema says (Python's own packing does not)."""
+    """Return a `ModelT` as a file, its constants aligned as the schema says (Python's own packing does not).
+
+    Zero points that are alike are written once: kernels and biases with a scale for each channel have as many of eight
+    bytes, all zero, in a small network a fifth of the file.
+    """
     import flatbuffers
+
+    zero_points: dict[tuple, int] = {}
 
     class Aligned(schema().BufferT):  # type: ignore[misc]
         def Pack(self, builder):  # noqa: N802 (the schema's name)
@@ -58,8 +64,24 @@ def packed(model: Any) -> bytes:
             schema().BufferAddData(builder, data)
             return schema().BufferEnd(builder)
 
+    class Shared(schema().QuantizationParametersT):  # type: ignore[misc]
+        def Pack(self, builder):  # noqa: N802 (the schema's name)
+            scale = builder.CreateNumpyVector(np.asarray(self.scale, np.float32))
+            points = tuple(self.zeroPoint)
+            if points not in zero_points:
+                zero_points[points] = builder.CreateNumpyVector(np.asarray(points, np.int64))
+            schema().QuantizationParametersStart(builder)
+            schema().QuantizationParametersAddScale(builder, scale)
+            schema().QuantizationParametersAddZeroPoint(builder, zero_points[points])
+            schema().QuantizationParametersAddQuantizedDimension(builder, self.quantizedDimension)
+            return schema().QuantizationParametersEnd(builder)
+
     for buffer in model.buffers:
         buffer.__class__ = Aligned
+    for about in (tensor.quantization for graph in model.subgraphs for tensor in graph.tensors):
+        given = about and {field for field, value in vars(about).items() if value is not None}
+        if given and given - {"detailsType", "quantizedDimension"} == {"scale", "zeroPoint"}:
+            about.__class__ = Shared
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())

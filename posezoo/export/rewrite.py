@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers as L
 from keras import ops
 
-from posezoo.layers import GroupedConv2D
+from posezoo.layers import ChannelShuffle, GroupedConv2D
 
 
 def rewritten(network: keras.Model, replace: Callable[[L.Layer], L.Layer | None]) -> keras.Model:
@@ -103,8 +103,15 @@ def without_groups(network: keras.Model) -> keras.Model:
     """Replace every grouped convolution by a dense one whose kernel is zero outside the groups' blocks.
 
     More multiplications, the same numbers: what Edge TPU and old Myriad compilers take. Depthwise convolutions stay.
+    The channels' shuffles go into the kernels that follow them.
     """
-    return rewritten(network, lambda layer: DenseOfGroups.like(layer) if getattr(layer, "groups", 1) > 1 else None)
+
+    def dense(layer):
+        if isinstance(layer, ChannelShuffle):
+            return L.Activation("linear", name=layer.name)
+        return DenseOfGroups.like(layer) if getattr(layer, "groups", 1) > 1 else None
+
+    return rewritten(network, dense)
 
 
 def combed(network: keras.Model) -> keras.Model:
@@ -140,6 +147,10 @@ class DenseOfGroups(GroupedConv2D):
         for g in range(layer.groups):
             out = slice(g * per_group, (g + 1) * per_group)
             dense[:, :, g * inside : (g + 1) * inside, out] = kernel[..., out]
+        before = layer.input._keras_history.operation
+        if isinstance(before, ChannelShuffle):
+            order = np.arange(dense.shape[2]).reshape(before.groups, -1).T.ravel()
+            dense = dense[:, :, np.argsort(order)]
         return [dense, *rest]
 
 

@@ -173,6 +173,12 @@ def _split_conv(layer, x, training):
     return F.conv2d(x, kernel, layer.bias.value, padding=layer.kernel_size // 2)
 
 
+def _channel_shuffle(layer, x, training):
+    import torch
+
+    return torch.channel_shuffle(x, layer.groups)
+
+
 def _flatten(layer, x, training):
     return x.permute(0, 2, 3, 1).flatten(1)  # Keras flattens channels last
 
@@ -194,6 +200,7 @@ NATIVE = {
     "Concatenate": _concatenate,
     "Add": lambda layer, x, training: sum(x[1:], x[0]),
     "SplitConv2D": _split_conv,
+    "ChannelShuffle": _channel_shuffle,
     "Flatten": _flatten,
     "Multiply": _multiply,
     "Activation": _activation,
