@@ -21,7 +21,7 @@ from peers import PEERS, YARDSTICK, Decoded, Peer, present
 from released import finds_people, released
 from report import IMAGES, RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
-from posezoo.cli import track
+from posezoo.commands.display import track
 from posezoo.data import KeypointSet
 from posezoo.data.pipeline import PersonCrops
 from posezoo.data.readers import read

@@ -30,8 +30,8 @@ from peers import YARDSTICK, present
 from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
 import posezoo
-from posezoo.cli import track
 from posezoo.codecs import make_codec
+from posezoo.commands.display import track
 from posezoo.evaluation.latency import Contender, measure
 from posezoo.inference.runners import TFLiteRunner
 

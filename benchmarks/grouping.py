@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 from report import RESULTS, environment, machine_line, markdown_table, write_results
 
-from posezoo.cli import track
 from posezoo.codecs import AssociativeEmbeddingCodec, PartAffinityCodec
 from posezoo.codecs.associative_embedding import Maps
+from posezoo.commands.display import track
 from posezoo.skeletons import COCO17, DEPTH17, Skeleton
 
 #: Distance of two people's tags: above the threshold, so that a perfect network's people stay apart.

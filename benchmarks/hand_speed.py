@@ -26,8 +26,8 @@ from report import RESULTS, SHARED, environment, machine_line, markdown_table, w
 
 import posezoo
 from posezoo import counts
-from posezoo.cli import track
 from posezoo.codecs.hand import HandCodec
+from posezoo.commands.display import track
 from posezoo.evaluation.latency import Contender, measure
 from posezoo.inference.runners import TFLiteRunner
 from posezoo.skeletons import HAND16

@@ -22,7 +22,7 @@ import numpy as np
 from report import RESULTS, environment, machine_line, markdown_table, write_results
 
 import posezoo
-from posezoo.cli import track
+from posezoo.commands.display import track
 from posezoo.data.hand_frames import HandFrame, HandFrames
 from posezoo.data.hands import HandScenes
 from posezoo.evaluation.hands import Found, find_hands, score_hands

@@ -22,7 +22,7 @@ from report import IMAGES, RESULTS, SHARED, environment, machine_line, markdown_
 
 import posezoo
 from posezoo.cards.card import InputSpec
-from posezoo.cli import track
+from posezoo.commands.display import track
 from posezoo.evaluation.latency import Contender, Timing, measure
 from posezoo.evaluation.plots import pyplot
 from posezoo.files import replacing

@@ -25,7 +25,7 @@ from peers import POSENET_SIZE, TFLiteFile, peer_path
 from released import finds_people, released
 from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
-from posezoo.cli import track
+from posezoo.commands.display import track
 from posezoo.data.canvases import read_lspet_coco17, validation_canvases
 from posezoo.data.readers import read, read_coco_pictures
 from posezoo.data.scenes import Scene

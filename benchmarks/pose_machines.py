@@ -20,7 +20,7 @@ from released import released
 from report import RESULTS, ROOT, SHARED, environment, machine_line, markdown_table, write_results
 
 import posezoo
-from posezoo.cli import track
+from posezoo.commands.display import track
 from posezoo.data.depth_scenes import DepthFrame, RecordFrames
 from posezoo.data.readers import read
 from posezoo.evaluation.pose_machines import UPPER_BODY, Labelled, score_landmarks

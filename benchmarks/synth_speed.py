@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from report import RESULTS, environment, machine_line, markdown_table, write_results
 
-from posezoo.cli import track
+from posezoo.commands.display import track
 from posezoo.synth import scene as scenes
 from posezoo.synth.camera import Intrinsics
 from posezoo.synth.crowd import body_source

@@ -26,8 +26,8 @@ import numpy as np
 from report import RESULTS, environment, machine_line, markdown_table, write_results
 
 from posezoo.cards import read_card
-from posezoo.cli import track
 from posezoo.codecs import make_codec
+from posezoo.commands.display import track
 from posezoo.data.augment import Augmentation
 from posezoo.data.pipeline import PersonCrops, training_batch
 from posezoo.data.readers import read

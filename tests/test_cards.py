@@ -9,8 +9,8 @@ import yaml
 import posezoo
 from posezoo.cards import CardError, all_cards, read_card
 from posezoo.cards.card import FOLDER, parse_card
-from posezoo.cli import describe
 from posezoo.codecs import make_codec
+from posezoo.commands.catalogue import describe
 from posezoo.weights import PACKAGED, sha256
 
 NAMES = sorted(all_cards())

@@ -1,14 +1,16 @@
 """The command, as a user types it."""
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from posezoo import cli
 from posezoo.cli import main
+from posezoo.commands import export, training
+from posezoo.commands.common import find_pictures
 from posezoo.zoo import list_models
 
 MODEL = next(iter(list_models(runtime="tflite")), None)
@@ -132,7 +134,7 @@ def test_pictures_of_one_name_in_two_folders_stay_apart(tmp_path, photos):
     other = tmp_path / "other"
     other.mkdir()
     cv2.imwrite(str(other / "a.jpg"), np.zeros((9, 9, 3), np.uint8))
-    assert len(cli.find_pictures([str(photos), str(other), str(photos / "a.jpg")])) == 4
+    assert len(find_pictures([str(photos), str(other), str(photos / "a.jpg")])) == 4
 
 
 @released
@@ -194,8 +196,8 @@ def test_bench(capsys):
 
 def test_train_runs_the_recipe_with_the_card_settings(monkeypatch):
     seen = {}
-    monkeypatch.setattr(cli.runpy, "run_path", lambda path, run_name: seen.update(argv=list(cli.sys.argv), path=path))
-    monkeypatch.setattr(cli.sys, "argv", ["posezoo"])
+    monkeypatch.setattr(training.runpy, "run_path", lambda path, run_name: seen.update(argv=list(sys.argv), path=path))
+    monkeypatch.setattr(sys, "argv", ["posezoo"])
     assert main(["train", "mobilenet_split_050_192", "--data", "here", "--smoke"]) == 0
     assert Path(seen["path"]).name == "train_mobilenet_split.py"
     assert seen["argv"][1:3] == ["--model", "mobilenet_split_050_192"]
@@ -216,7 +218,7 @@ def test_export_passes_the_gates(capsys, tmp_path, photos, monkeypatch, tiny_net
 
         card = tiny_card
 
-    monkeypatch.setattr(cli, "load", lambda *args, **kwargs: Loaded)
+    monkeypatch.setattr(export, "load", lambda *args, **kwargs: Loaded)
     out = tmp_path / "tiny.tflite"
     code, told, err = run(capsys, "export", "mobilenet_split_224", "--calibration", photos, "-o", out)
     assert code == 0, err

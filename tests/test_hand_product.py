@@ -16,6 +16,7 @@ import posezoo
 from posezoo import cli
 from posezoo.cards import read_card
 from posezoo.codecs.hand import HandCodec
+from posezoo.commands import demo, evaluate, export, predict
 from posezoo.data.drawn_hands import DrawnHands
 from posezoo.data.hand_frames import HIDDEN, SEEN, UNKNOWN
 from posezoo.data.hands import HandScenes
@@ -66,7 +67,13 @@ def known(monkeypatch):
     """A frame of two hands, and models that know it."""
     frame = two_hands()
     runner = Knows(frame)
-    monkeypatch.setattr(cli, "load", lambda name, **kwargs: PoseModel(read_card(name), runner))
+
+    def model(name: str, **kwargs) -> PoseModel:
+        return PoseModel(read_card(name), runner)
+
+    monkeypatch.setattr("posezoo.load", model)
+    monkeypatch.setattr(demo, "load", model)
+    monkeypatch.setattr(predict, "load", model)
     return frame, runner
 
 
@@ -96,30 +103,30 @@ def test_cards_and_networks(name, colour):
 
 def test_amplitude_in_keypoints_out(known):
     frame, runner = known
-    hands = cli.load("hand25d")(frame.amplitude)
+    hands = posezoo.load("hand25d")(frame.amplitude)
     assert len(hands) == 1
     np.testing.assert_allclose(hands.keypoints[0], frame.keypoints[COLUMNS, :2], atol=0.2)
     assert runner.given.dtype == np.uint8
     eight = np.rint(255 * np.sqrt(frame.amplitude / 65535)).astype(np.uint8)
     np.testing.assert_array_equal(runner.given[0, ..., 0], eight)
-    cli.load("hand25d")(eight)
+    posezoo.load("hand25d")(eight)
     np.testing.assert_array_equal(runner.given[0, ..., 0], eight, err_msg="pictures of 8 bits are taken as they are")
-    cli.load("hand25d_depth")(frame.depth)
+    posezoo.load("hand25d_depth")(frame.depth)
     assert runner.given.dtype == np.float32 and runner.given.max() <= 1.5
 
 
 def test_no_hand_is_no_pose(known):
     frame, runner = known
     runner.visibility[16:] = -6
-    assert len(cli.load("hand25d")(frame.amplitude)) == 0
+    assert len(posezoo.load("hand25d")(frame.amplitude)) == 0
     runner.visibility[17] = 6
-    hands = cli.load("hand25d")(frame.amplitude)
+    hands = posezoo.load("hand25d")(frame.amplitude)
     assert (hands.scores[0, :8] == 0).all() and hands.scores[0, 8:].max() > 0.9
 
 
 def test_lifting_gives_millimetres(known):
     frame, _ = known
-    hands = cli.load("hand25d")(frame.amplitude)
+    hands = posezoo.load("hand25d")(frame.amplitude)
     points = lift(hands, frame.depth / np.float32(1000), Pinhole(*frame.camera))
     truth = frame.keypoints_mm[COLUMNS]
     seen = hands.scores[0] > 0.5
@@ -219,7 +226,7 @@ def test_demo_draws_a_rendered_frame(capsys, monkeypatch, tmp_path, known):
 def test_eval_measures_hands(capsys, monkeypatch, tmp_path):
     frame = DrawnHands(1, seed=3)[0]
     monkeypatch.setattr(
-        cli, "load", lambda name, **kwargs: PoseModel(read_card(name), Knows(frame, hands=frame.present))
+        evaluate, "load", lambda name, **kwargs: PoseModel(read_card(name), Knows(frame, hands=frame.present))
     )
     arguments = ("eval", "hand25d", "--dataset", "hands", "--data", "drawn:1:3", "--json", tmp_path / "scores.json")
     code, told, err = run(capsys, *arguments)
@@ -236,7 +243,7 @@ def test_eval_measures_hands(capsys, monkeypatch, tmp_path):
 def test_export_writes_c(capsys, monkeypatch, tmp_path, tiny_int8):
     (tmp_path / "tiny.tflite").write_bytes(tiny_int8)
     card = types.SimpleNamespace(weights={"int8": "spec"})
-    monkeypatch.setattr(cli, "info", lambda name: card)
+    monkeypatch.setattr(export, "info", lambda name: card)
     monkeypatch.setattr("posezoo.weights.fetch", lambda spec: tmp_path / "tiny.tflite")
     code, told, err = run(capsys, "export", "hand25d", "--to", "c", "-o", tmp_path / "hand25d.h")
     assert code == 0, err

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from posezoo.cards import Card
-from posezoo.cli import LARGE_MACS
+from posezoo.commands.export import LARGE_MACS
 from posezoo.export.everything import (
     FAILED,
     LEFT_OUT,

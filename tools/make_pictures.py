@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import posezoo
-from posezoo.cli import DEFAULT_MODEL, DEMO_PHOTOS
+from posezoo.commands.common import DEFAULT_MODEL
+from posezoo.commands.demo import DEMO_PHOTOS
 from posezoo.inference.drawing import draw, write_picture
 from posezoo.inference.images import as_rgb
 
