@@ -23,11 +23,12 @@ def shared() -> Path:
 
 @pytest.fixture
 def eager():
-    """TensorFlow without graphs: where a recipe takes a few steps only, tracing them is most of the work."""
-    tf = pytest.importorskip("tensorflow")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    """TensorFlow without graphs, see `scripts.eagerly`."""
+    pytest.importorskip("tensorflow")
+    from scripts import eagerly
+
+    with eagerly():
+        yield
 
 
 TINY_PX = 64

@@ -1,13 +1,12 @@
 """The benchmarks' own code: decoding of other projects' outputs, the detector, tables, joins."""
 
 import argparse
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import script
 
 import posezoo
 from posezoo.cards import read_card
@@ -20,16 +19,9 @@ from posezoo.skeletons import COCO17
 ROOT = Path(__file__).parents[1]
 
 
-def benchmark(name: str):
-    """Import one of the scripts, which import each other by plain names."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-
-
-peers, report, accuracy, latency = (benchmark(name) for name in ("peers", "report", "accuracy", "latency"))
+peers, report, accuracy, latency = (
+    script(f"benchmarks/{name}.py") for name in ("peers", "report", "accuracy", "latency")
+)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +320,7 @@ def test_files_of_ones_own_are_checked(tmp_path):
 
 
 def test_speed_rows_compare_training_with_tensorflow_and_the_pipeline_with_training():
-    speed = benchmark("training_speed")
+    speed = script("benchmarks/training_speed.py")
     measured = {
         variant: {"pictures_per_s": rate, "quartile_spread": 0.0}
         for variant, rate in (("tensorflow", 10.0), ("native_bfloat16", 30.0), ("pipeline_decoding", 60.0))
@@ -343,7 +335,7 @@ def test_speed_rows_compare_training_with_tensorflow_and_the_pipeline_with_train
 
 
 def test_a_worker_that_dies_says_why(tmp_path):
-    speed = benchmark("training_speed")
+    speed = script("benchmarks/training_speed.py")
     settings = {"model": "mobilenet_split_035_160", "dataset": "lsp", "data": str(tmp_path / "nowhere"), "batch": 2}
     with pytest.raises(RuntimeError, match=r"pipeline_decoding: the process ended with code 1:[\s\S]*nowhere"):
         speed.Worker("pipeline_decoding", {**settings, "workers": 1, "turns": 1, "pipeline_steps": 1, "threads": 0})

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from scripts import script
 
 from posezoo.data.classes import ClassCrops, ClassSet, read_cifar100, read_image_folders
 from posezoo.inference.images import ImageError
@@ -84,15 +82,12 @@ def test_broken_pictures_are_replaced_and_counted():
 
 
 def run_recipe(out: Path, *flags: str) -> dict:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(ROOT / "recipes" / "train_compact_efficientnet.py"), "--out", str(out), *flags]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    script("recipes/train_compact_efficientnet.py").main(["--out", str(out), *flags])
     return json.loads((out / "run.json").read_text())
 
 
 @pytest.mark.slow
-def test_smoke_run_and_its_continuation(tmp_path):
+def test_smoke_run_and_its_continuation(tmp_path, eager):
     pytest.importorskip("tensorflow")
     record = run_recipe(tmp_path, "--smoke")
     assert len(record["history"]) == 2

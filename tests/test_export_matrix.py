@@ -2,22 +2,18 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from scripts import script
 
 pytest.importorskip("tensorflow")
 pytest.importorskip("tf2onnx")
 pytest.importorskip("openvino")
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import export_matrix  # noqa: E402
-
 from posezoo.export.targets import TARGETS  # noqa: E402
 from posezoo.zoo import list_models  # noqa: E402
+
+export_matrix = script("tools/export_matrix.py")
 
 
 def entry(status="written", *, psnr=80.0, px=None, **more):
@@ -62,6 +58,8 @@ def test_page_has_a_row_per_model_and_a_column_per_target():
     assert "Versions: " in page
     assert "No target refuses" not in page
     assert "No target refuses a model" in export_matrix.page({})
+    assert "Not measured" not in page
+    assert "Not measured yet: `foot`, `nose`." in export_matrix.page(RESULTS, ["foot", "nose"])
 
 
 def test_measuring_goes_on_and_writes_the_page(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import types
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scripts import script
 
 import posezoo
 from posezoo import cli
@@ -392,11 +392,7 @@ def test_folders_that_hold_no_hands_are_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def benchmarks():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield {name: importlib.import_module(name) for name in ("hands", "hand_speed")}
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    return {name: script(f"benchmarks/{name}.py") for name in ("hands", "hand_speed")}
 
 
 def test_accuracy_benchmark(benchmarks, network, tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import eagerly, script
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
@@ -34,11 +36,7 @@ WH = (48, 32)
 
 @pytest.fixture(scope="module")
 def recipe():
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        yield importlib.import_module("train_hand25d")
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
+    return script("recipes/train_hand25d.py")
 
 
 def batch(count: int = 4) -> tuple[np.ndarray, dict]:
@@ -205,26 +203,20 @@ FEW = (
 )  # fmt: skip
 
 
-RUNS = """
-import sys, train_hand25d
-from pathlib import Path
-
-out = Path(sys.argv[1])
-smoke = ["--smoke", "--threads", "1", "--out"]
-train_hand25d.main([*smoke, str(out / "all"), "--ema", "0.9"])
-train_hand25d.main([*smoke, str(out / "some"), "--kphv", "0", "--seg", "0", "--input", "depth", "--auxiliary", "all"])
-train_hand25d.ROWS = dict(list(train_hand25d.ROWS.items())[:2])
-for _ in range(2):
-    train_hand25d.main([*smoke, str(out / "table"), "--ablate"])
-    print("SEEN", (out / "table" / "rows" / "kp" / "state.npz").stat().st_mtime_ns)
-"""
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, recipe):
     """A folder with three short runs, and what they printed."""
-    folder = tmp_path_factory.mktemp("runs")
-    return folder, started(RUNS, str(folder))
+    folder, printed = tmp_path_factory.mktemp("runs"), io.StringIO()
+    smoke = ["--smoke", "--out"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), eagerly():
+        recipe.main([*smoke, str(folder / "all"), "--ema", "0.9"])
+        depth = ("--kphv", "0", "--seg", "0", "--input", "depth", "--auxiliary", "all")
+        recipe.main([*smoke, str(folder / "some"), *depth])
+        patch.setattr(recipe, "ROWS", dict(list(recipe.ROWS.items())[:2]))
+        for _ in range(2):
+            recipe.main([*smoke, str(folder / "table"), "--ablate"])
+            print("SEEN", (folder / "table" / "rows" / "kp" / "state.npz").stat().st_mtime_ns)
+    return folder, printed.getvalue()
 
 
 @pytest.mark.slow

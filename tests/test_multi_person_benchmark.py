@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from scripts import script
 
 pytest.importorskip("ai_edge_litert")
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import multi_person  # noqa: E402
-
 from posezoo.skeletons import COCO17  # noqa: E402
+
+multi_person = script("benchmarks/multi_person.py")
 
 STRIDE = 16
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from scripts import script
 
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
@@ -20,18 +17,7 @@ from posezoo.evaluation.pose_machines import Labelled, overlapping  # noqa: E402
 from posezoo.inference.poses import Poses  # noqa: E402
 from posezoo.skeletons import DEPTH17  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
-
-
-def script(folder: str, name: str):
-    sys.path.insert(0, str(ROOT / folder))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / folder))
-
-
-tables = script("recipes", "pose_machine_tables")
+tables = script("recipes/pose_machine_tables.py")
 
 
 def test_rows_take_what_is_given_and_say_what_is_not_trained():
@@ -84,7 +70,7 @@ class Oracle:
 
 
 def test_benchmark_gives_an_oracle_full_marks_and_writes_the_table():
-    benchmark = script("benchmarks", "pose_machines")
+    benchmark = script("benchmarks/pose_machines.py")
     rng = np.random.default_rng(0)
     frames = []
     for _ in range(3):
@@ -96,13 +82,13 @@ def test_benchmark_gives_an_oracle_full_marks_and_writes_the_table():
     assert len(benchmark.evenly(frames, 2)) == 2
     text = benchmark.markdown({
         "rows": [{"model": "mpm_1s", "precision": "int8", "dataset": "synth", **row}], "protocol": benchmark.SETS,
-        "command": "python x", "environment": script("benchmarks", "report").environment(),
+        "command": "python x", "environment": script("benchmarks/report.py").environment(),
     })  # fmt: skip
     assert "| `mpm_1s` | int8 | synth | 1.000 |" in text
 
 
 def test_speed_decodes_the_people_that_it_draws():
-    speed = script("benchmarks", "efficienthrnet_speed")
+    speed = script("benchmarks/efficienthrnet_speed.py")
     for name in ("mpm_1s", "efficienthrnet_lite_h-4", "hourglass_2s"):
         card = read_card(name)
         codec = make_codec(input_wh=card.input.wh, **card.codec)

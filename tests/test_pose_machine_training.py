@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import script
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
@@ -244,17 +243,8 @@ def test_mixed_scenes_draw_by_shares():
 # ---------------------------------------------------------------------------------------------- recipes
 
 
-def recipe(name: str):
-    """A recipe as a module of this process, which has TensorFlow already."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
-
-
 def run(name: str, out: Path, *flags: str) -> None:
-    recipe(name).main(["--smoke", "--out", str(out), *flags])
+    script(f"recipes/{name}.py").main(["--smoke", "--out", str(out), *flags])
 
 
 @pytest.mark.slow
@@ -287,6 +277,6 @@ def test_adaptation_runs_and_keeps_weights_by_both_criteria(tmp_path, eager):
 
 
 def test_teacher_without_weights_is_told():
-    distill = recipe("distill_pose_machine")
+    distill = script("recipes/distill_pose_machine.py")
     with pytest.raises(SystemExit, match="--teacher 'mpm_4s': expected NAME:WEIGHTS"):
         distill.teacher_of(distill.Config(teacher="mpm_4s"))

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import script
 
 pytest.importorskip("tensorflow")
+
+from posezoo.training.run import RunError  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "train_mobilenet_split.py"
@@ -30,13 +33,19 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
+def trained(out: Path, *flags: str, recipe: Path = RECIPE) -> list[dict]:
+    """The history of a run in this process, which has TensorFlow already."""
+    script(str(recipe.relative_to(ROOT))).main(["--out", str(out), *flags])
+    return history(out)
+
+
 def history(out: Path) -> list[dict]:
     return json.loads((out / "run.json").read_text())["history"]
 
 
-def test_smoke_run_writes_weights_and_record(tmp_path):
-    output = finish(start(tmp_path, "--smoke", "--tensorboard"))
-    assert "best validation PCK@0.2" in output
+def test_smoke_run_writes_weights_and_record(tmp_path, eager, capsys):
+    trained(tmp_path, "--smoke", "--tensorboard")
+    assert "best validation PCK@0.2" in capsys.readouterr().out
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["config"]["frozen_steps"] == 1
     assert record["versions"]["keras"]
@@ -52,9 +61,8 @@ def test_smoke_run_mixed_precision_on_two_devices(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["mobilenet_regression_224", "mobilenet_split_regression_224"])
-def test_smoke_run_of_a_regression_baseline(tmp_path, model):
-    finish(start(tmp_path, "--smoke", "--model", model, "--width", "0.35", "--input-px", "64"))
-    assert len(history(tmp_path)) == 2
+def test_smoke_run_of_a_regression_baseline(tmp_path, model, eager):
+    assert len(trained(tmp_path, "--smoke", "--model", model, "--width", "0.35", "--input-px", "64")) == 2
 
 
 SHORT = (
@@ -90,21 +98,19 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, stick_figures):
             np.testing.assert_allclose(a[key], b[key], rtol=1e-3, atol=1e-4, err_msg=key)
 
 
-def test_run_with_other_settings_is_refused(tmp_path, stick_figures):
+def test_run_with_other_settings_is_refused(tmp_path, stick_figures, eager):
     flags = ("--data", str(stick_figures), "--batch", "2", "--width", "0.35", "--input-px", "64", "--frozen-steps", "0")
-    finish(start(tmp_path, *flags, "--steps", "3"))
-    process = start(tmp_path, *flags, "--steps", "3", "--sigma", "2.5")
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "sigma was 1.5, now 2.5" in output
+    trained(tmp_path, *flags, "--steps", "1")
+    with pytest.raises(RunError, match="sigma was 1.5, now 2.5"):
+        trained(tmp_path, *flags, "--steps", "1", "--sigma", "2.5")
 
 
-def test_distillation_and_narrow_start(tmp_path, stick_figures):
-    flags = ("--data", str(stick_figures), "--batch", "2", "--input-px", "64", "--frozen-steps", "0", "--steps", "3")
-    finish(start(tmp_path / "wide", *flags, "--width", "1.0"))
+def test_distillation_and_narrow_start(tmp_path, stick_figures, eager):
+    flags = ("--data", str(stick_figures), "--batch", "2", "--input-px", "64", "--frozen-steps", "0", "--steps", "2")
+    trained(tmp_path / "wide", *flags, "--width", "1.0")
     wide = str(tmp_path / "wide" / "best.weights.h5")
-    finish(start(tmp_path / "narrow", *flags, "--width", "0.5", "--narrow-from", wide, "--teacher", wide))
-    assert np.isfinite(history(tmp_path / "narrow")[-1]["loss"])
+    rows = trained(tmp_path / "narrow", *flags, "--width", "0.5", "--narrow-from", wide, "--teacher", wide)
+    assert np.isfinite(rows[-1]["loss"])
 
 
 def test_torch_path_trains_too(tmp_path):
@@ -113,9 +119,8 @@ def test_torch_path_trains_too(tmp_path):
     assert len(history(tmp_path)) == 2
 
 
-def test_smoke_run_of_a_bottom_up_network(tmp_path):
-    finish(start(tmp_path, "--smoke", "--model", "efficienthrnet_lite_h-4", "--tensorboard", recipe=BOTTOM_UP))
-    rows = history(tmp_path)
+def test_smoke_run_of_a_bottom_up_network(tmp_path, eager):
+    rows = trained(tmp_path, "--smoke", "--model", "efficienthrnet_lite_h-4", "--tensorboard", recipe=BOTTOM_UP)
     assert len(rows) == 2
     for row in rows:
         assert row["loss"] == pytest.approx(row["heatmaps_loss"] + row["heatmaps_low_loss"] + row["tags_loss"], rel=0.2)

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -126,8 +127,13 @@ def forget(out: Path, models: list[str], targets: list[str]) -> None:
                 temporary.write_text(json.dumps(content, indent=1))
 
 
-def page(results: dict[str, dict]) -> str:
-    """The page: one row per model, one column per target, then the reasons, and what the compilers said."""
+def page(results: dict[str, dict], missing: Sequence[str] = ()) -> str:
+    """The page: one row per model, one column per target, then the reasons, and what the compilers said.
+
+    Args:
+        results: What was measured, by model.
+        missing: Models that were not measured yet, which the page says.
+    """
     names = [t for t in TARGETS if any(t in r["targets"] for r in results.values())]
     versions = next(iter(results.values()))["versions"] if results else {}
     lines = [
@@ -151,6 +157,8 @@ def page(results: dict[str, dict]) -> str:
         star = "" if content["trained"] else " *"
         cells = [cell(content["targets"].get(name), model, name, reasons) for name in names]
         lines.append(f"| `{model}`{star} | {' | '.join(cells)} |")
+    if missing:
+        lines += ["", "Not measured yet: " + ", ".join(f"`{name}`" for name in missing) + "."]
     lines += ["", *reason_lines(reasons), *compiler_lines(results)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -237,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
             died.append(name)
     results = read_results(arguments.out)
     with replacing(arguments.page) as path:
-        path.write_text(page(results))
+        path.write_text(page(results, [name for name in list_models() if name not in results]))
     entries = [entry for r in results.values() for entry in r["targets"].values()]
     counts = {status: sum(e["status"] == status for e in entries) for status in (WRITTEN, REFUSED, FAILED)}
     print(f"{len(results)} models: {counts}; written: {arguments.page}")
