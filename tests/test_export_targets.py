@@ -132,6 +132,31 @@ def test_everything_by_the_command(dog, capsys, monkeypatch):
     assert "kept      onnx " in capsys.readouterr().out
 
 
+def save_with_constants(folder: Path, seed: int) -> None:
+    """Write a SavedModel for the dog's card whose weights are constants of its graph."""
+    import tensorflow as tf
+
+    kernel = np.random.default_rng(seed).normal(size=(5, 5, 3, 3)).astype("float32")
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda image: {"heatmaps": tf.nn.conv2d(image, tf.constant(kernel), 4, "SAME")},
+        input_signature=[tf.TensorSpec((1, 32, 48, 3))],
+    )
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+
+
+def test_a_saved_model_that_was_trained_again_is_exported_again(dog, capsys, monkeypatch):
+    """Its weights are constants: the network that Keras makes of it is the same as before."""
+    monkeypatch.chdir(dog)
+    monkeypatch.setattr("posezoo.export.everything.TARGETS", {"tflite_float32": TARGETS["tflite_float32"]})
+    command = ["export", "frozen", "--card", "dog.yaml", "--all", "--calibration", "pictures", "-o", "out"]
+    for seed, status in ((0, "written"), (None, "kept"), (1, "written")):
+        if seed is not None:
+            save_with_constants(dog / "frozen", seed)
+        assert cli.main(command) == 0, capsys.readouterr().err
+        assert capsys.readouterr().out.startswith(f"{status:9} tflite_float32 ")
+
+
 @pytest.mark.parametrize(
     "command, told",
     [

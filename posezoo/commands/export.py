@@ -159,12 +159,12 @@ def export_job(arguments: argparse.Namespace) -> Job:
     if arguments.check and not (arguments.data or arguments.calibration):
         # What a target makes of a network depends on its layers alone.
         arguments.structure_only = True
-    trained = not arguments.structure_only
+    trained, source = not arguments.structure_only, None
     if trained and not (arguments.data or arguments.calibration):
         raise CommandError("give --calibration FOLDER or --data FOLDER: the gates, and int8's ranges, need pictures")
     if arguments.card:
-        card = read_card_file(arguments.card)
-        network = open_network(arguments.model, card)
+        card, source = read_card_file(arguments.card), Path(arguments.model)
+        network = open_network(source, card)
     elif Path(arguments.model).suffix == ".keras" or Path(arguments.model).is_dir():
         raise CommandError(f"{arguments.model} is a network of your own; describe it with --card FILE.yaml")
     elif trained:
@@ -181,7 +181,7 @@ def export_job(arguments: argparse.Namespace) -> Job:
         pictures = list(smooth_pictures(card, min(count, 8)))
     else:
         pictures = calibration_pictures(arguments, card, count)
-    return Job(network, card, np.stack(pictures[: arguments.gate_pictures]), pictures, trained)
+    return Job(network, card, np.stack(pictures[: arguments.gate_pictures]), pictures, trained, source)
 
 
 def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) -> list[np.ndarray]:

@@ -95,10 +95,16 @@ def is_valid(entry: dict[str, Any], folder: Path) -> bool:
 
 
 def fingerprint(job: Job) -> dict[str, Any]:
-    """What a job's files are made from: weights and structure, pictures, versions."""
+    """What a job's files are made from: weights and structure, pictures, versions.
+
+    A SavedModel may hold its weights as constants of the graph, which no network of Keras tells of: a user's own file
+    or folder counts with all it holds.
+    """
     structure = hashlib.sha256(job.network.to_json().encode() if hasattr(job.network, "to_json") else b"")
     for value in job.network.get_weights():
         structure.update(np.ascontiguousarray(value).tobytes())
+    if job.source is not None:
+        structure.update(describe(job.source)["sha256"].encode())
     pictures = hashlib.sha256(np.ascontiguousarray(job.pictures).tobytes())
     for picture in job.calibration:
         pictures.update(np.ascontiguousarray(picture).tobytes())

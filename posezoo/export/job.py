@@ -57,6 +57,8 @@ class Job:
         pictures: Pictures on which files are compared with the network, `(N, height, width, channels)`.
         calibration: Pictures for int8, `(height, width, channels)` each.
         trained: False for weights that nobody trained: files then only show that the structure can be taken.
+        source: The file or folder that the network was read from, where it is a user's own: what a SavedModel computes
+            stands there, not in the network's weights.
     """
 
     network: keras.Model
@@ -64,6 +66,7 @@ class Job:
     pictures: np.ndarray
     calibration: Sequence[np.ndarray] = ()
     trained: bool = True
+    source: Path | None = None
 
     @property
     def float16(self) -> Limits:
