@@ -216,8 +216,7 @@ def test_export_passes_the_gates(capsys, tmp_path, photos, monkeypatch, tiny_net
     class Loaded:
         network = tiny_network
 
-        card = tiny_card
-
+    monkeypatch.setattr(export, "info", lambda name: tiny_card)
     monkeypatch.setattr(export, "load", lambda *args, **kwargs: Loaded)
     out = tmp_path / "tiny.tflite"
     code, told, err = run(capsys, "export", "mobilenet_split_224", "--calibration", photos, "-o", out)

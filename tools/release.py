@@ -2,8 +2,8 @@
 
     python tools/release.py mobilenet_split_224 runs/w100_224/best.weights.h5 --data lspet
 
-The int8 file is calibrated on the crops of training people (bottom-up networks: on canvases of them) and made from
-the float16 weights, so that both files are the same network. The gates run before anything in the package is replaced.
+The int8 file is calibrated on training data, seen as `posezoo export --data` sees them, and made from the float16
+weights, so that both files are the same network. The gates run before anything in the package is replaced.
 """
 
 from __future__ import annotations
@@ -16,18 +16,12 @@ import numpy as np
 import yaml
 
 import posezoo
-from posezoo.cards import Card, read_card
+from posezoo.cards import read_card
 from posezoo.cards.card import FOLDER
-from posezoo.codecs import make_codec
+from posezoo.commands.calibration import ALL_LAYOUTS, training_examples
 from posezoo.data.calibration import person_crops
-from posezoo.data.canvases import Canvases, read_lspet_coco17
-from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, RecordFrames
-from posezoo.data.hands import HandAugmentation, HandScenes
-from posezoo.data.pipeline import Examples, PersonCrops
-from posezoo.data.readers import read
+from posezoo.data.pipeline import Examples
 from posezoo.export.tflite import export_tflite
-from posezoo.synth.frames import SynthFrames
-from posezoo.synth.hand_folders import labelled_hands
 from posezoo.weights import PACKAGED, save_float16, sha256
 
 
@@ -53,39 +47,17 @@ def release(name: str, trained: Path, crops: Examples, *, pictures: int) -> dict
     }
 
 
-def depth_frames(dataset: str, data: Path, input_wh: tuple[int, int]) -> DepthScenes:
-    """Training frames of a depth network, varied as in training."""
-    if dataset == "synth":
-        return DepthScenes(SynthFrames(data), input_wh, augmentation=DepthAugmentation())
-    return DepthScenes(RecordFrames(read(dataset, data, "train")), input_wh, augmentation=DepthAugmentation())
-
-
-def hand_frames(card: Card, data: Path) -> HandScenes:
-    """Training frames of a hand network, varied as in training."""
-    return HandScenes(
-        labelled_hands(data), card.input.wh, looks_at=card.input.colour, farthest_m=card.input.farthest_m,
-        augmentation=HandAugmentation(),
-    )  # fmt: skip
-
-
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name from 'posezoo list'")
     parser.add_argument("weights", type=Path, help="trained .weights.h5")
     parser.add_argument("--data", type=Path, required=True, help="labelled data set for calibration")
-    parser.add_argument("--dataset", default="lsp", help="its layout: lsp, flic or coco; depth: utd_mhad, synth...")
+    parser.add_argument("--dataset", choices=ALL_LAYOUTS, help="its layout; by default the first for such a network")
     parser.add_argument("--pictures", type=int, default=300, help="calibration pictures")
     parser.add_argument("--recipe", help="the command that trained the weights, for the card")
     arguments = parser.parse_args(argv)
     card = read_card(arguments.model)
-    if card.family == "hand":
-        crops = hand_frames(card, arguments.data)
-    elif card.input.depth:
-        crops = depth_frames(arguments.dataset, arguments.data, card.input.wh)
-    elif make_codec(input_wh=card.input.wh, **card.codec).bottom_up:
-        crops = Canvases(read_lspet_coco17(arguments.data, "train"), card.input.wh, single=0.3)
-    else:
-        crops = PersonCrops(read(arguments.dataset, arguments.data, "train"), card.input.wh)
+    crops = training_examples(card, arguments.data, dataset=arguments.dataset)
     entries = release(arguments.model, arguments.weights, crops, pictures=arguments.pictures)
     path = FOLDER / f"{arguments.model}.yaml"
     values = yaml.safe_load(path.read_text())

@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posezoo.cards import Card
-from posezoo.commands.common import (
-    DONE,
-    SOME_FAILED,
-    Command,
-    CommandError,
-    dataset_arguments,
-    find_pictures,
-)
+from posezoo.commands.calibration import ALL_LAYOUTS, LAYOUTS, training_examples
+from posezoo.commands.common import DONE, SOME_FAILED, Command, CommandError, find_pictures
 from posezoo.commands.display import print_table
 from posezoo.zoo import info, load
 
@@ -159,40 +153,39 @@ def export_job(arguments: argparse.Namespace) -> Job:
     if arguments.check and not (arguments.data or arguments.calibration):
         # What a target makes of a network depends on its layers alone.
         arguments.structure_only = True
-    trained, source = not arguments.structure_only, None
+    trained = not arguments.structure_only
     if trained and not (arguments.data or arguments.calibration):
         raise CommandError("give --calibration FOLDER or --data FOLDER: the gates, and int8's ranges, need pictures")
-    if arguments.card:
-        card, source = read_card_file(arguments.card), Path(arguments.model)
-        network = open_network(source, card)
-    elif Path(arguments.model).suffix == ".keras" or Path(arguments.model).is_dir():
+    own = bool(arguments.card)
+    if not own and (Path(arguments.model).suffix == ".keras" or Path(arguments.model).is_dir()):
         raise CommandError(f"{arguments.model} is a network of your own; describe it with --card FILE.yaml")
-    elif trained:
-        model = load(arguments.model, runtime="keras", weights=arguments.weights)
-        card, network = model.card, model.network
-    else:
-        card = info(arguments.model)
-        network = build(card.name)
-        seed_weights(network, card)
-    for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
-        network = rewrite(network) if wanted else network
+    card = read_card_file(arguments.card) if own else info(arguments.model)
     count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
+    # Pictures before the network: what does not fit is told at once.
     if not trained and not (arguments.data or arguments.calibration):
         pictures = list(smooth_pictures(card, min(count, 8)))
     else:
         pictures = calibration_pictures(arguments, card, count)
-    return Job(network, card, np.stack(pictures[: arguments.gate_pictures]), pictures, trained, source)
+    if own:
+        network = open_network(arguments.model, card)
+    elif trained:
+        network = load(arguments.model, runtime="keras", weights=arguments.weights).network
+    else:
+        network = build(card.name)
+        seed_weights(network, card)
+    for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
+        network = rewrite(network) if wanted else network
+    gated = np.stack(pictures[: arguments.gate_pictures])
+    return Job(network, card, gated, pictures, trained, Path(arguments.model) if own else None)
 
 
 def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) -> list[np.ndarray]:
     """Pictures of the kind that the network will see, as it takes them."""
     from posezoo.data.calibration import person_crops, whole_pictures
-    from posezoo.data.pipeline import PersonCrops
-    from posezoo.data.readers import read
 
     if arguments.data:
-        crops = PersonCrops(read(arguments.dataset, Path(arguments.data), arguments.split), card.input.wh)
-        return person_crops(crops, limit=count)
+        examples = training_examples(card, Path(arguments.data), dataset=arguments.dataset, split=arguments.split)
+        return person_crops(examples, limit=count)
     found = find_pictures([arguments.calibration])
     return whole_pictures(found, card.input, limit=count)
 
@@ -250,8 +243,18 @@ def add_to(command: Command) -> None:
     source.add_argument(
         "--calibration", metavar="FOLDER", help="pictures of the kind the network will see, taken whole"
     )
-    source.add_argument("--data", metavar="FOLDER", help="a labelled data set, whose people are cropped")
-    dataset_arguments(parser, split="train")
+    source.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="labelled data, seen as in training: people cut out, canvases, frames",
+    )
+    defaults = "; ".join(f"{names[0]} for networks that look at {kind}" for kind, names in LAYOUTS.items())
+    parser.add_argument("--dataset", choices=ALL_LAYOUTS, help=f"layout of --data (default: {defaults})")
+    parser.add_argument(
+        "--split",
+        default="train",
+        help="train, val, test or all, as the data have them (default: %(default)s)",
+    )
     parser.add_argument(
         "--pictures", type=int, help="how many of them to use (default: 200, or 8 for networks above 10 GMACs)"
     )
