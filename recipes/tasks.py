@@ -15,15 +15,20 @@ from posezoo.data.augment import Augmentation
 from posezoo.data.calibration import person_crops
 from posezoo.data.canvases import Canvases, read_lspet_coco17, validation_canvases
 from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, RecordFrames
+from posezoo.data.hand_frames import HandFrames
+from posezoo.data.hands import HandAugmentation, HandScenes, hand_batch
 from posezoo.data.pipeline import Examples, PersonCrops, training_batch
 from posezoo.data.readers import read
 from posezoo.data.scenes import Pictures, scene_batch
 from posezoo.data.stick_figures import write_stick_figures
 from posezoo.evaluation.bottom_up import find_in_scenes, limb_joints, score_scenes
+from posezoo.evaluation.hands import find_hands, score_hands
 from posezoo.evaluation.pose_machines import from_scenes, score_landmarks
 from posezoo.evaluation.top_down import evaluate_pck
 from posezoo.inference.runners import normalise
+from posezoo.synth.hand_folders import labelled_hands
 from posezoo.training import associative_embedding, losses
+from posezoo.training.hand import released_losses
 from posezoo.training.pose_machines import squared_error
 
 #: Function from pictures (as the card's input takes them before scaling) to outputs by name: any runtime.
@@ -63,8 +68,9 @@ def task_of(card: Card, dataset: str, data: Path, *, limit: int = 0, workers: in
     Args:
         card: The network's card.
         dataset: Layout: lsp, flic or coco; for bottom-up networks lspet (canvases) or coco; for depth utd_mhad, dih,
-            panoptic_depth, itop or synth (a folder with train/ and val/ of 'posezoo synth').
-        data: The data set's folder.
+            panoptic_depth, itop or synth; for hands: hands.
+        data: The data set's folder. Of synth and hands a folder with train/ and val/, each written by 'posezoo synth';
+            of hands also recordings, or `drawn:COUNT:SEED`, whose validation frames have the next seed.
         limit: Most validation examples; 0 for all.
         workers: Loader threads.
         seed: Of every random number.
@@ -73,7 +79,15 @@ def task_of(card: Card, dataset: str, data: Path, *, limit: int = 0, workers: in
         SystemExit: A data set that does not fit the network.
     """
     kind = card.codec["type"]
-    makers = {"heatmap": _crops, "coordinate": _crops, "associative_embedding": _scenes, "part_affinity": _frames}
+    makers = {
+        "heatmap": _crops, "coordinate": _crops, "associative_embedding": _scenes, "part_affinity": _frames,
+        "hand": _hands,
+    }  # fmt: skip
+    if kind == "classes":
+        raise SystemExit(
+            f"{card.name} classifies pictures, and these recipes score keypoints; compress the pose network that is "
+            "trained from it, such as efficienthrnet_h-1"
+        )
     if kind not in makers:
         raise SystemExit(f"{card.name}: networks of codec '{kind}' have no task; expected one of {', '.join(makers)}")
     return makers[kind](card, dataset, data, limit, workers, seed)
@@ -146,15 +160,48 @@ def _frames(card: Card, dataset: str, data: Path, limit: int, workers: int, seed
     )  # fmt: skip
 
 
+def _hands(card: Card, dataset: str, data: Path, limit: int, workers: int, seed: int) -> Task:
+    if dataset != "hands":
+        raise SystemExit(f"--dataset {dataset}: {card.name} looks at two hands; expected hands")
+    codec = make_codec(input_wh=card.input.wh, **card.codec)
+    common = {"looks_at": card.input.colour, "farthest_m": card.input.farthest_m, "seed": seed}
+    train = HandScenes(_hand_frames(data, "train"), card.input.wh, augmentation=HandAugmentation(), **common)
+    frames = _hand_frames(data, "val")
+    checked = HandScenes(frames, card.input.wh, length=min(limit or len(frames), len(frames)), **common)
+    trained = {"heatmaps": "points", "visibility": "visibility"}
+
+    def encode(scenes: list) -> tuple:
+        images, targets = hand_batch(scenes, codec, scale=partial(normalise, spec=card.input), skeleton=card.skeleton)
+        return images, {output: targets[name] for output, name in trained.items()}
+
+    def score(run: Runner) -> float:
+        return score_hands(find_hands(run, checked, codec, card.skeleton, workers=workers), card.skeleton).pck
+
+    return Task(
+        "PCK@0.1", _named(dataset, data), len(checked), "seen keypoints in validation frames, by the hand's box", train,
+        encode, released_losses(input_height=card.input.wh[1]), score, lambda count: person_crops(train, limit=count),
+    )  # fmt: skip
+
+
+def _hand_frames(data: Path, split: str) -> HandFrames:
+    """A split's labelled hands: those of its folder, or drawn ones."""
+    if str(data).startswith("drawn:"):
+        _, count, seed = str(data).split(":")
+        return labelled_hands(f"drawn:{count}:{int(seed) + (split == 'val')}")
+    return labelled_hands(Path(data) / split)
+
+
 def _named(dataset: str, data: Path) -> str:
     """A data set's name on cards: its folder's where the layout has several."""
-    return Path(data).name if dataset in ("lsp", "synth") else dataset
+    return Path(data).name if dataset in ("lsp", "synth", "hands") else dataset
 
 
 def generated(card: Card) -> tuple[str, Path]:
     """Data for smoke runs: layout and folder."""
     import tempfile
 
+    if card.codec["type"] == "hand":
+        return "hands", Path("drawn:8:1")
     if card.input.depth:
         from depth_recipes import rendered_as_dih
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import script
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tf_keras")
@@ -21,12 +24,14 @@ from posezoo.compression import keras2  # noqa: E402
 from posezoo.compression.keras2 import BridgeError, rebuild  # noqa: E402
 from posezoo.compression.qat import QuantisedTwin, lonely, stored  # noqa: E402
 from posezoo.export.gates import compare  # noqa: E402
+from posezoo.export.seeded import seed_weights  # noqa: E402
 from posezoo.export.tflite import operators, to_tflite  # noqa: E402
 from posezoo.inference.runners import TFLiteRunner, normalise  # noqa: E402
 from posezoo.models import efficienthrnet, efficientnet  # noqa: E402
 from posezoo.models.hand import Heads, hand25d  # noqa: E402
 from posezoo.models.hrnet import high_resolution_stage  # noqa: E402
 from posezoo.models.mobilenet_split import mobilenet_split  # noqa: E402
+from posezoo.training.hand import WEIGHTS, task_losses  # noqa: E402
 
 
 def small_efficienthrnet(*, lite: bool):
@@ -217,3 +222,70 @@ def test_qat_gives_an_int8_file_and_weights_with_float_ptq_and_qat_side_by_side(
     assert row["bytes"] == (tmp_path / "mobilenet_split_050_192_int8.tflite").stat().st_size > row["gzip_bytes"]
     assert "to float" in capsys.readouterr().out
     keras.models.clone_model(tiny_copy).load_weights(tmp_path / "mobilenet_split_050_192_qat.weights.h5")
+
+
+@pytest.fixture
+def small_hand(monkeypatch, compressing_recipe):
+    """Function from the name of a recipe to its module, whose network is a hand network of 32x48 pixels."""
+    import posezoo
+
+    card = read_card("hand25d")
+    card = replace(card, input=replace(card.input, shape=(32, 48, 1)), weights={})
+    monkeypatch.setattr(sys.modules["compressing"], "read_card", lambda name: card)
+    network = hand25d(input_px=(32, 48), visibility=True, enlarge=False)
+    seed_weights(network, card)
+    monkeypatch.setattr(posezoo, "build", lambda name: network)
+    return compressing_recipe
+
+
+def test_hand_networks_are_compressed_by_what_they_were_trained_for(small_hand):
+    compressing = small_hand("compressing")
+    cfg = compressing.shrunk(compressing.CompressConfig(smoke=True, model="hand25d"))
+    assert (cfg.dataset, cfg.data) == ("hands", Path("drawn:8:1"))
+    ready = compressing.prepare(cfg)
+    task = ready.task
+    assert (task.metric, task.examples, len(task.train)) == ("PCK@0.1", 4, 8)
+    assert [p.shape for p in ready.pictures] == [(32, 48, 1)] * 4
+    x, y = task.encode([task.train.crop(i) for i in range(2)])
+    outputs = ready.network(x)
+    expected = task_losses({"points": y["heatmaps"], "visibility": y["visibility"]}, outputs, input_height=32)
+    for output, name in (("heatmaps", "kp"), ("visibility", "kphv")):
+        np.testing.assert_allclose(
+            task.losses[output](y[output], outputs[output]), WEIGHTS[name] * expected[name], rtol=1e-5
+        )  # fmt: skip
+
+
+def test_a_hand_networks_twin_trains_and_is_scored(small_hand, eager):
+    compressing, recipe = small_hand("compressing"), small_hand("quantize_qat")
+    cfg = compressing.shrunk(recipe.Config(smoke=True, model="hand25d"), steps=3, batch=2)
+    ready = compressing.prepare(cfg)
+    twin, seen = rebuild(ready.network), []
+
+    def score() -> float:
+        seen.append(ready.task.score(lambda images: dict(twin.model(normalise(images, ready.card.input)))))
+        return seen[-1]
+
+    before = twin.model.get_weights()
+    best = compressing.fit(twin.model, ready, cfg, epochs=1, score=score, keep_best=False)
+    assert len(seen) == 2 and best == seen[-1] and all(0 <= value <= 1 for value in seen)
+    assert any((a != b).any() for a, b in zip(before, twin.model.get_weights(), strict=True))
+
+
+def test_a_hand_network_becomes_an_int8_file_with_its_score(small_hand, tmp_path):
+    small_hand("quantize_ptq").main(["--smoke", "--model", "hand25d", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["metric"], list(report["scores"])) == ("PCK@0.1", ["float32", "int8"])
+    assert report["dataset"] == "drawn:8:1"
+    assert (tmp_path / "hand25d_int8.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    "name, dataset, told",
+    [
+        ("hand25d", "lsp", "--dataset lsp: hand25d looks at two hands; expected hands"),
+        ("compact_efficientnet_b-1", "lsp", "compact_efficientnet_b-1 classifies pictures.*such as efficienthrnet_h-1"),
+    ],
+)
+def test_data_that_do_not_fit_a_network_are_told(name, dataset, told):
+    with pytest.raises(SystemExit, match=told):
+        script("recipes/tasks.py").task_of(read_card(name), dataset, Path("nowhere"))

@@ -5,7 +5,8 @@ The weights are the paper's (training section); each task can be left out, as in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import keras
 from keras import ops
@@ -146,6 +147,25 @@ def task_losses(targets: Mapping, outputs: Mapping, *, input_height: int) -> dic
         if there:
             losses[task] = sum(makers.get(name, deep)(outputs[name]) for name in there)
     return losses
+
+
+def released_losses(*, input_height: int, weights: Mapping[str, float] = WEIGHTS) -> dict[str, Callable]:
+    """Return the loss of each output of the released network, weighted as in training.
+
+    For trainers that take a loss `(targets, outputs)` per output, Keras 2's among them.
+
+    Args:
+        input_height: Height of the network's input.
+        weights: Weight of each task; the paper's by default.
+
+    Returns:
+        `heatmaps`, of targets `points` `(batch, K, 3)`, and `visibility`, `(batch,)` each.
+    """
+    keypoints = partial(keypoint_loss, input_height=input_height, enlarge=True)
+    return {
+        "heatmaps": lambda points, logits: weights["kp"] * keypoints(points, logits),
+        "visibility": lambda seen, logits: weights["kphv"] * visibility_loss(seen, logits),
+    }
 
 
 class HandTrainer(keras.Model):
