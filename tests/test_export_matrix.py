@@ -57,9 +57,23 @@ def test_page_has_a_row_per_model_and_a_column_per_target():
     assert "| `hand` | 2.00 MB | 105 hardware stages, 82% of all that work |" in page
     assert "Versions: " in page
     assert "No target refuses" not in page
-    assert "No target refuses a model" in export_matrix.page({})
-    assert "Not measured" not in page
     assert "Not measured yet: `foot`, `nose`." in export_matrix.page(RESULTS, ["foot", "nose"])
+
+
+def test_page_says_that_nothing_is_refused_only_when_all_is_measured():
+    whole = {name: entry(notes=["a", "9 hardware stages"]) for name in TARGETS}
+    full = {"hand": {"trained": True, "versions": {}, "targets": whole}}
+    good = "No target refuses a model, and no gate failed."
+    page = export_matrix.page(full)
+    assert good in page and "Not measured yet" not in page
+    one_less = {name: value for name, value in whole.items() if name != "onnx"}
+    two = full | {"face": {"trained": True, "versions": {}, "targets": one_less}}
+    for page, told in (
+        (export_matrix.page({}), ""), (export_matrix.page(full, ["foot"]), "Not measured yet: `foot`."),
+        (export_matrix.page(two), "Not measured yet for onnx: `face`."),
+        (export_matrix.page({"face": two["face"]}), "Not measured yet for any model: onnx."),
+    ):  # fmt: skip
+        assert good not in page and told in page
 
 
 def test_measuring_goes_on_and_writes_the_page(tmp_path, capsys):

@@ -157,9 +157,8 @@ def page(results: dict[str, dict], missing: Sequence[str] = ()) -> str:
         star = "" if content["trained"] else " *"
         cells = [cell(content["targets"].get(name), model, name, reasons) for name in names]
         lines.append(f"| `{model}`{star} | {' | '.join(cells)} |")
-    if missing:
-        lines += ["", "Not measured yet: " + ", ".join(f"`{name}`" for name in missing) + "."]
-    lines += ["", *reason_lines(reasons), *compiler_lines(results)]
+    gaps = missing_lines(results, missing)
+    lines += ["", *gaps, *reason_lines(reasons, complete=bool(results) and not gaps), *compiler_lines(results)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -175,10 +174,27 @@ def cell(entry: dict | None, model: str, target: str, reasons: dict[str, list[st
     return f"{worst:.0f} dB" + (f"<br>{moved}" if moved else "")
 
 
-def reason_lines(reasons: dict[str, list[str]]) -> list[str]:
-    """Why there is no file, with the models it holds for."""
+def missing_lines(results: dict[str, dict], missing: Sequence[str]) -> list[str]:
+    """Models, and targets of the others, that were not measured yet."""
+    lines = ["Not measured yet: " + ", ".join(f"`{name}`" for name in missing) + ".", ""] if missing else []
+    models: dict[str, list[str]] = {}
+    for model, content in sorted(results.items()):
+        for target in TARGETS:
+            if target not in content["targets"]:
+                models.setdefault(target, []).append(f"`{model}`")
+    whole = [t for t, names in models.items() if len(names) == len(results)]
+    if whole:
+        lines += [f"Not measured yet for any model: {', '.join(whole)}.", ""]
+    for target, names in models.items():
+        if target not in whole:
+            lines += [f"Not measured yet for {target}: {', '.join(names)}.", ""]
+    return lines
+
+
+def reason_lines(reasons: dict[str, list[str]], *, complete: bool) -> list[str]:
+    """Why there is no file, with the models it holds for; that there is every file only where all were measured."""
     if not reasons:
-        return ["No target refuses a model, and no gate failed.", ""]
+        return ["No target refuses a model, and no gate failed.", ""] if complete else []
     return ["## Why there is no file", "", *(f"- {why} ({', '.join(m)})" for why, m in sorted(reasons.items())), ""]
 
 
