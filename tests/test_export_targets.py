@@ -14,6 +14,7 @@ import cv2  # noqa: E402
 
 from posezoo import cli  # noqa: E402
 from posezoo.cards import CardError, read_card_file  # noqa: E402
+from posezoo.commands.calibration import LAYOUTS  # noqa: E402
 from posezoo.export.own import NetworkError, open_network  # noqa: E402
 from posezoo.export.pixels import keypoint_error, strongest  # noqa: E402
 from posezoo.export.seeded import seed_weights, smooth_pictures  # noqa: E402
@@ -91,6 +92,28 @@ def test_page_tells_of_every_target_and_its_commands_are_right():
             script = DOCS.parents[1] / "converters" / Path(words[0]).name
             told = script.read_text()
             assert [flag for flag in words if flag.startswith("--") and f'"{flag}"' not in told] == [], line
+
+
+def test_page_shows_every_target_of_the_example_and_of_the_table():
+    page = DOCS.read_text()
+    example = page[page.index(" --all ") :].split("```")[0]
+    assert re.findall(r"^written +(\w+) ", example, re.MULTILINE) == list(TARGETS)
+    count = len(TARGETS)
+    assert f"\n{count} of {count} targets: exported/manifest.json" in example
+    lines = page[page.index("| `--to` |") :].split("\n\n")[0].splitlines()[2:]
+    listed = [name for line in lines for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+    assert sorted(listed) == sorted([*TARGETS, "c"])
+
+
+def test_page_tells_of_every_layout_of_labelled_data():
+    """Rows in the order of `LAYOUTS`, the default first."""
+    page = DOCS.read_text()
+    lines = page[page.index("| the network looks at |") :].split("\n\n")[0].splitlines()[2:]
+    found = {line.split("|")[1].strip(): re.findall(r"`(\w+)`", line.split("|")[3]) for line in lines}
+    hands = LAYOUTS["two hands"]
+    expected = {kind: names for kind, names in LAYOUTS.items() if names != hands}
+    expected |= {"two hands, amplitude": hands, "two hands, depth": hands}
+    assert found == {kind: list(names) for kind, names in expected.items()}
 
 
 # ------------------------------------------------------------------------------------------ own networks
