@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,9 +31,59 @@ from posezoo.export.onnx import UnsupportedLayerError, to_onnx  # noqa: E402
 from posezoo.export.rewrite import without_groups  # noqa: E402
 from posezoo.export.saved_model import SavedModelRunner, export_saved_model  # noqa: E402
 from posezoo.export.simplify import simplified  # noqa: E402
+from posezoo.export.targets import TARGETS  # noqa: E402
 from posezoo.export.tensorrt import export_tensorrt, op_report, refuse  # noqa: E402
 from posezoo.export.tftrt import coverage, export_tftrt, operator_list  # noqa: E402
 from posezoo.inference.runners import RunnerError  # noqa: E402
+
+# ------------------------------------------------------------------------------------- every target here
+
+HERE = ("edgetpu", "saved_model", "tensorrt", "tftrt")
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """A folder that holds what an earlier run finished."""
+    (tmp_path / "other.txt").write_text("finished work")
+    return tmp_path
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_full_disk_leaves_nothing_of_a_target(name, tiny_job, old, monkeypatch):
+    """Reports are written last: of most targets everything else is there when the disk is full."""
+    target, written = TARGETS[name], []
+
+    def full(path, *args, **options):
+        path.write_bytes(b"half")
+        written.append(path.name)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if name == "saved_model":  # which is whole before its report is written, and stays
+            patch.setattr(tf.saved_model, "save", lambda module, folder, **_: full(Path(folder) / "saved_model.pb"))
+        else:
+            patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            target.make(tiny_job, target.path(old, "tiny"))
+    assert written
+    assert left(old) == ["other.txt"]
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_file_that_does_not_give_the_networks_outputs_is_not_written(name, tiny_job, old):
+    target, spoilt = TARGETS[name], dataclasses.replace(tiny_job)
+    vars(spoilt).update(
+        # What is converted stays; what the network gave for the pictures is another picture's.
+        frozen=tiny_job.frozen, kept=tiny_job.kept, reference={k: v[::-1] for k, v in tiny_job.reference.items()}
+    )  # fmt: skip
+    with pytest.raises(GateError, match="heatmaps"):
+        target.make(spoilt, target.path(old, "tiny"))
+    assert left(old) == ["other.txt"]
+
 
 # -------------------------------------------------------------------------------------------- SavedModel
 
