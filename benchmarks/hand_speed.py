@@ -3,16 +3,18 @@
     python benchmarks/hand_speed.py
     python benchmarks/hand_speed.py --runs 200
 
-Weights do not matter here, so files are made from untrained networks. All run interleaved on one thread; decoding is
-timed apart, on maps with a hand drawn in each half. The forms: as released (maps at 1/2, visibility head), the paper's
-(maps at the input's size, no other head), and rewritten for targets without grouped, or grouped and dilated,
-convolutions. The comparison backbones take multiples of 32 and see 192x224; all have the same decoder.
+Weights do not matter here, so files are made from untrained networks. All run interleaved on one thread; decoding
+is timed apart, on maps with a hand drawn in each half: in turn with the networks, whose work empties the caches, and
+alone. The forms: as released (maps at 1/2, visibility head), the paper's (maps at the input's size, no other head), and
+rewritten for targets without grouped, or grouped and dilated, convolutions. The comparison backbones take multiples of
+32 and see 192x224; all have the same decoder.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,6 +111,18 @@ def contenders(threads: int, precisions: tuple[str, ...]) -> tuple[dict[str, Con
     return made, about
 
 
+def decoding_alone(contender: Contender, runs: int) -> float | None:
+    """Median of decoding one picture's outputs again and again, in milliseconds: the network's work is not between."""
+    if contender.decode is None:
+        return None
+    raw, times = contender.network(), []
+    for _ in range(runs):
+        start = time.perf_counter()
+        contender.decode(raw)
+        times.append(time.perf_counter() - start)
+    return round(float(np.median(times)) * 1e3, 3)
+
+
 def table(record: dict) -> str:
     rows = [
         (
@@ -116,12 +130,14 @@ def table(record: dict) -> str:
             "" if r["params"] is None else f"{r['params']:,}",
             "" if r["macs"] is None else f"{r['macs'] / 1e6:.2f}", f"{r['bytes'] / 1e3:.0f}", f"{r['network_ms']:.2f}",
             "none" if r["decode_ms"] is None else f"{r['decode_ms']:.2f}",
+            "none" if r["decode_alone_ms"] is None else f"{r['decode_alone_ms']:.2f}",
             None if r["ratio"] is None else f"{r['ratio']:.2f}",
         )
         for r in record["rows"]
     ]  # fmt: skip
     columns = (
-        "network", "", "precision", "input", "parameters", "MMACs", "file kB", "network ms", "decode ms", "ratio"
+        "network", "", "precision", "input", "parameters", "MMACs", "file kB", "network ms", "decode ms", "alone ms",
+        "ratio",
     )  # fmt: skip
     return markdown_table(columns, rows)
 
@@ -129,7 +145,8 @@ def table(record: dict) -> str:
 def markdown(record: dict) -> str:
     about = (
         f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s); ratio of the network's time "
-        f"to that of `{YARDSTICK}`, which sees one hand in a crop where hand25d sees two in the whole frame. Made by "
+        f"to that of `{YARDSTICK}`, which sees one hand in a crop where hand25d sees two in the whole frame. "
+        "Decoding is timed in turn with the networks, and alone. Made by "
         f"`{record['command']}` on {machine_line(record['environment'])}.\n"
     )
     return "\n".join(["# Hands: size and latency\n", about, table(record)])
@@ -156,6 +173,7 @@ def main(argv=None) -> dict:
         {
             **about[key], "network_ms": round(t.network_ms, 3), "quartile_spread_ms": round(t.spread_ms, 3),
             "decode_ms": None if t.decode_ms is None else round(t.decode_ms, 3),
+            "decode_alone_ms": decoding_alone(made[key], arguments.runs),
             "ratio": None if base is None else round(t.network_ms / base, 3),
         }
         for key, t in sorted(timings.items(), key=lambda item: item[1].network_ms)
