@@ -179,6 +179,10 @@ def test_scenes_and_records_are_scored():
     (labelled,) = from_scenes([(scene, poses)])
     assert labelled.boxes.tolist() == [[10, 10, 20, 100]]
     assert score_landmarks([labelled]).recall()[0].tolist() == [0] + [1] * 10
+    scene.boxes = np.array([[0, 0, 40, 200]], np.float32)
+    (labelled,) = from_scenes([(scene, poses)])
+    # Six pixels are within 0.05 of the person's 200, but were not of its keypoints' 100.
+    assert score_landmarks([labelled]).recall()[0].all()
     people = KeypointSet("two", PAIR, read=lambda path: path)
     people.add("a.png", truth)
     people.add("b.png", truth)

@@ -16,6 +16,8 @@ from keras import ops  # noqa: E402
 
 from posezoo.codecs.part_affinity import UNKNOWN, PartAffinityCodec  # noqa: E402
 from posezoo.data.depth_scenes import DepthAugmentation, DepthFrame, DepthScenes, MixedScenes, silhouette  # noqa: E402
+from posezoo.evaluation.pose_machines import Labelled, from_scenes, score_landmarks  # noqa: E402
+from posezoo.inference.poses import Poses  # noqa: E402
 from posezoo.models.pose_machines import pose_machine, with_features  # noqa: E402
 from posezoo.skeletons import DEPTH17  # noqa: E402
 from posezoo.training.pose_machines import (  # noqa: E402
@@ -32,6 +34,7 @@ from posezoo.training.pose_machines import (  # noqa: E402
 )
 
 ROOT = Path(__file__).parents[1]
+NOBODY = Poses.empty(DEPTH17)
 
 
 def maps(value: float, stages: int = 1, batch: int = 1) -> dict:
@@ -194,6 +197,22 @@ def test_whole_frame_is_fitted_and_its_keypoints_go_with_it():
     assert scene.image[40, 40] == pytest.approx(2.0)
     left = scene.keypoints[0, DEPTH17.index("left_wrist")]
     np.testing.assert_allclose(left, [49, 39.5, 2], atol=1e-4)
+
+
+def test_scenes_and_whole_frames_are_measured_alike():
+    """The recipes measure at the network's size, `posezoo eval` in the frame's pixels: one result."""
+    frame, scene = Frames()[0], DepthScenes(Frames(), (160, 160)).crop(0)
+    assert scene.boxes.tolist() == [[60.5, 60.5, 40, 40]]
+    kappas, marks = np.linspace(0.01, 1, 100), []
+    for off, truth, boxes in (
+        (5, frame.keypoints, frame.boxes),
+        (10, scene.keypoints, from_scenes([(scene, NOBODY)])[0].boxes),
+    ):
+        found = Poses(truth[..., :2] + (off, 0), truth[..., 2] / 2, DEPTH17)
+        marks.append(score_landmarks([Labelled(found, truth, boxes)], kappas=kappas).recall())
+    np.testing.assert_array_equal(*marks)
+    # Five pixels of the box's 20 are a quarter; between the wrists, all that is labelled, there is no height at all.
+    assert np.nanmean(marks[0]) == pytest.approx(0.76)
 
 
 def test_varied_scenes_keep_keypoints_on_the_person():

@@ -159,7 +159,9 @@ class DepthScenes(ExampleSet):
             unlabelled = unlabelled_joints(given, boxes, self.input_wh, enlarge=self.enlarge)
         areas = np.prod(boxes[:, 2:], axis=1)
         nowhere = np.zeros(self.input_wh[::-1], bool)
-        return Scene(image, keypoints, nowhere, areas.astype(np.float32), unlabelled=unlabelled, index=number)
+        return Scene(
+            image, keypoints, nowhere, areas.astype(np.float32), unlabelled=unlabelled, index=number, boxes=boxes
+        )  # fmt: skip
 
     def _crop_matrix(self, rng: np.random.Generator, frame_wh: tuple[int, int]) -> tuple[np.ndarray, bool]:
         a, aspect = self.augmentation, self.input_wh[0] / self.input_wh[1]

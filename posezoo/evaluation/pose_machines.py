@@ -271,11 +271,16 @@ def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12) -> list[La
 
 
 def from_scenes(found: Sequence[tuple[Scene, Poses]]) -> list[Labelled]:
-    """What `posezoo.evaluation.bottom_up.find_in_scenes` found, with the boxes of the labelled keypoints."""
+    """What `posezoo.evaluation.bottom_up.find_in_scenes` found, with the data set's boxes.
+
+    Where a scene has none, they are those of its labelled keypoints, as `KeypointSet.add` makes them.
+    """
     pictures = []
     for scene, poses in found:
-        boxes = [box_of_points(person[person[:, 2] > 0, :2]) for person in scene.keypoints]
-        pictures.append(Labelled(poses, scene.keypoints, np.array(boxes, np.float32).reshape(-1, 4)))
+        boxes = scene.boxes
+        if boxes is None:
+            boxes = np.array([box_of_points(person[person[:, 2] > 0, :2]) for person in scene.keypoints], np.float32)
+        pictures.append(Labelled(poses, scene.keypoints, np.reshape(boxes, (-1, 4))))
     return pictures
 
 
