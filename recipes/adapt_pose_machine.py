@@ -30,12 +30,13 @@ from depth_recipes import (
     fit,
     frames,
     input_size,
+    needs_fields,
     rendered_as_dih,
     run_depth_recipe,
     smoke,
+    staged,
 )
 
-import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs.part_affinity import UNKNOWN
 from posezoo.data.depth_scenes import DepthScenes, MixedScenes
@@ -72,7 +73,8 @@ def main(argv=None) -> Run | None:
 
 def train(cfg: Config, run: Run) -> None:
     set_precision(cfg.precision)
-    network = posezoo.build(cfg.model, intermediate=True, **input_size(cfg))
+    needs_fields(cfg.model, "--model")
+    network = staged(cfg.model, **input_size(cfg))
     if cfg.init:
         network.load_weights(cfg.init)
     seen = with_features(network)

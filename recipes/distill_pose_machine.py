@@ -18,9 +18,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-from depth_recipes import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
+from depth_recipes import (
+    DepthConfig,
+    codec_of,
+    examples,
+    fit,
+    input_size,
+    needs_fields,
+    run_depth_recipe,
+    smoke,
+    staged,
+)
 
-import posezoo
 from posezoo.models.pose_machines import with_features
 from posezoo.training.backend import native, set_precision
 from posezoo.training.config import option
@@ -46,7 +55,8 @@ def main(argv=None) -> Run | None:
 
 def train(cfg: Config, run: Run) -> None:
     set_precision(cfg.precision)
-    student = posezoo.build(cfg.model, intermediate=True, **input_size(cfg))
+    needs_fields(cfg.model, "--model")
+    student = staged(cfg.model, **input_size(cfg))
     if cfg.init:
         student.load_weights(cfg.init)
     codec = codec_of(cfg, student)
@@ -69,7 +79,8 @@ def teacher_of(cfg: Config) -> keras.Model:
     name, _, weights = cfg.teacher.partition(":")
     if not name or not (weights or cfg.smoke):
         raise SystemExit(f"--teacher '{cfg.teacher}': expected NAME:WEIGHTS, such as mpm_4s:best.weights.h5")
-    teacher = posezoo.build(name, intermediate=True, **input_size(cfg))
+    needs_fields(name, "--teacher")
+    teacher = staged(name, **input_size(cfg))
     if weights:
         teacher.load_weights(weights)
     return teacher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,23 @@ pytest.importorskip("tensorflow")
 
 from keras import ops  # noqa: E402
 
+from posezoo.cards import all_cards  # noqa: E402
+from posezoo.codecs.heatmap import UNLABELLED, HeatmapCodec  # noqa: E402
 from posezoo.codecs.part_affinity import UNKNOWN, PartAffinityCodec  # noqa: E402
-from posezoo.data.depth_scenes import DepthAugmentation, DepthFrame, DepthScenes, MixedScenes, silhouette  # noqa: E402
+from posezoo.data.depth_scenes import (  # noqa: E402
+    DepthAugmentation,
+    DepthFrame,
+    DepthPeople,
+    DepthScenes,
+    MixedScenes,
+    person_batch,
+    silhouette,
+)
 from posezoo.evaluation.pose_machines import Labelled, from_scenes, score_landmarks  # noqa: E402
 from posezoo.inference.poses import Poses  # noqa: E402
 from posezoo.models.pose_machines import pose_machine, with_features  # noqa: E402
 from posezoo.skeletons import DEPTH17  # noqa: E402
+from posezoo.training.config import parse  # noqa: E402
 from posezoo.training.pose_machines import (  # noqa: E402
     AdversarialTrainer,
     StageTrainer,
@@ -215,6 +227,32 @@ def test_scenes_and_whole_frames_are_measured_alike():
     assert np.nanmean(marks[0]) == pytest.approx(0.76)
 
 
+def test_one_person_is_cut_out_around_the_box():
+    class Two(Frames):
+        def __getitem__(self, index):
+            frame = super().__getitem__(index)
+            near = frame.keypoints + np.float32([10, 0, 0])
+            boxes = np.concatenate([frame.boxes, [[35, 10, 30, 40]]])
+            return replace(frame, keypoints=np.concatenate([frame.keypoints, near]), boxes=boxes.astype("f4"))
+
+    scene = DepthPeople(Two(), (80, 80), enlarge_box=1.0).crop(0)
+    # The larger box's 40 pixels fill the crop: twice the size, its middle at (50, 30).
+    assert scene.boxes.tolist() == [[9.5, -0.5, 60, 80]]
+    left = DEPTH17.index("left_wrist")
+    np.testing.assert_allclose(scene.keypoints[:, left], [[(59 - 50) * 2 + 39.5, (29.5 - 30) * 2 + 39.5, 2]], atol=1e-4)
+    varied = DepthPeople(Two(), (80, 80), augmentation=DepthAugmentation(rotate=0, crop=0, flip=0))
+    sides = {round(float(varied.crop(i % 2, i).boxes[0, 2])) for i in range(20)}
+    assert sides == {64, 48}  # either person: 80 / 1.25 by the longer side
+    codec = HeatmapCodec((80, 80), background=True)
+    images, targets = person_batch([scene, nobody(scene)], codec, scale=lambda x: x, skeleton=DEPTH17)
+    assert images.shape == (2, 80, 80, 1) and targets["heatmaps"].shape == (2, 20, 20, 18)
+    assert targets["heatmaps"][0, ..., left].max() > 0.8 and (targets["heatmaps"][1] == UNLABELLED).all()
+
+
+def nobody(scene):
+    return replace(scene, keypoints=np.zeros((0, 17, 3), np.float32), boxes=np.zeros((0, 4), np.float32))
+
+
 def test_varied_scenes_keep_keypoints_on_the_person():
     scenes = DepthScenes(Frames(), (64, 64), augmentation=DepthAugmentation(drop=0.0), seed=3)
     for epoch in range(40):
@@ -293,6 +331,48 @@ def test_adaptation_runs_and_keeps_weights_by_both_criteria(tmp_path, eager):
     assert (tmp_path / "confused.weights.h5").exists()
     history = json.loads((tmp_path / "run.json").read_text())["history"]
     assert all(0 <= row["val_confusion"] <= 1 for row in history)
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Hourglasses of a few features."""
+    for name, width in {"FEATURES": 8, "STACK_INPUT": 8, "LEVELS": 1, "BLOCKS": 1}.items():
+        monkeypatch.setattr(f"posezoo.models.hourglass.{name}", width)
+
+
+def test_a_hourglass_learns_from_one_person_of_each_frame(tmp_path, eager, narrow):
+    """The recipe's whole way, with a narrow network: crops, both stacks' loss, evaluation, pictures."""
+    run("train_pose_machine", tmp_path, "--model", "hourglass_2s", "--optimizer", "adamw", "--learning-rate", "1e-3")
+    history = json.loads((tmp_path / "run.json").read_text())["history"]
+    # Two stacks' mean squares: with the sum over 16 x 16 x 18 values it would be thousands.
+    assert all(0 < row["loss"] < 50 for row in history) and 0 <= history[-1]["val_f"] <= 1
+
+
+def test_every_card_of_depth_names_a_recipe_that_builds_its_network(narrow):
+    """What the cards say can be typed: the recipe knows the flags and makes the network with all its stages.
+
+    Of each family the network of two stages is built; `test_cards.py` builds them all.
+    """
+    recipe, shared = script("recipes/train_pose_machine.py"), script("recipes/depth_recipes.py")
+    for name, card in all_cards().items():
+        words = card.recipe.split()
+        if words[1] != "recipes/train_pose_machine.py":
+            continue
+        cfg = parse(recipe.Config, words[2:])
+        assert cfg.model == name
+        if not name.endswith("_2s"):
+            continue
+        network = shared.staged(cfg.model, input_px=64)
+        assert len(stage_names(network.output)) == int(name[-2])
+        assert set(shared.codec_of(cfg, network).outputs) <= set(network.output)
+
+
+def test_networks_that_a_recipe_cannot_train_are_told():
+    shared, distill = script("recipes/depth_recipes.py"), script("recipes/distill_pose_machine.py")
+    with pytest.raises(SystemExit, match="trains cpm_1s, .*mobilenet_split_224 is: python recipes/train_mobilenet"):
+        shared.staged("mobilenet_split_224")
+    with pytest.raises(SystemExit, match="--teacher hourglass_2s: has no part affinity fields"):
+        distill.teacher_of(distill.Config(teacher="hourglass_2s:x.weights.h5"))
 
 
 def test_teacher_without_weights_is_told():

@@ -133,7 +133,10 @@ def eval_depth(model: PoseModel, arguments: argparse.Namespace) -> int:
     if not len(people):
         raise CommandError(f"{arguments.data}: no labelled frame in split '{arguments.split}'")
     pictures, unreadable = find_in_records(
-        partial(model, flip=arguments.flip), people, progress=lambda rows: track(rows, "evaluating")
+        partial(model, flip=arguments.flip),
+        people,
+        boxes=not model.codec.bottom_up,
+        progress=lambda rows: track(rows, "evaluating"),
     )
     if not pictures:
         raise CommandError(f"{arguments.data}: none of {len(people)} frames can be read, such as {unreadable[0]}")

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from posezoo.data.pipeline import Examples, batches, load_all
 from posezoo.data.sample import KeypointSet
 from posezoo.data.scenes import Scene
 from posezoo.geometry import box_of_points
+from posezoo.inference.estimator import CropCodec, run_crops
 from posezoo.inference.images import ImageError
 from posezoo.inference.poses import Poses
 from posezoo.skeletons import Skeleton, joint_kind
@@ -284,14 +286,41 @@ def from_scenes(found: Sequence[tuple[Scene, Poses]]) -> list[Labelled]:
     return pictures
 
 
+def find_in_crops(
+    run: Callable, scenes: Examples, codec: CropCodec, skeleton: Skeleton, *, batch: int = 8, workers: int = 2
+) -> list[tuple[Scene, Poses]]:
+    """Run a network for one person on scenes of one person each, as `find_in_scenes` does for many.
+
+    Args:
+        run: The network on any runtime.
+        scenes: Such as `posezoo.data.depth_scenes.DepthPeople`.
+        codec: Decodes the output that it names.
+        skeleton: The network's keypoints.
+        batch: Scenes per call of `run`.
+        workers: Loader threads.
+    """
+    found: list[tuple[Scene, Poses]] = []
+    for loaded in batches(load_all(scenes, workers=workers), batch):
+        keypoints, scores = run_crops(run, codec, np.stack([s.image for s in loaded]), skeleton, flip=False)
+        for scene, points, values in zip(loaded, keypoints, np.clip(scores, 0, 1), strict=True):
+            there = bool(len(scene.keypoints))
+            found.append((scene, Poses(points[None], values[None], skeleton) if there else Poses.empty(skeleton)))
+    return found
+
+
 def find_in_records(
-    model: Callable, people: KeypointSet, *, progress: Callable[[Iterable], Iterable] = iter
+    model: Callable,
+    people: KeypointSet,
+    *,
+    boxes: bool = False,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[list[Labelled], list[str]]:
     """Run a model on every picture of a set.
 
     Args:
         model: Picture to poses, such as a `PoseModel`.
         people: The labelled pictures, of the model's skeleton.
+        boxes: Whether the model looks at one person and is given the labelled boxes.
         progress: Wraps the iteration, for a progress bar.
 
     Returns:
@@ -301,7 +330,8 @@ def find_in_records(
     unreadable: list[str] = []
     for record in progress(people.records):
         try:
-            found = model(record.read(record.path))
+            picture = record.read(record.path)
+            found = model(picture, boxes=record.boxes) if boxes else model(picture)
         except ImageError:
             unreadable.append(record.path.name)
             continue
