@@ -49,6 +49,7 @@ class DepthConfig(RunConfig):
     input_px: str = option("", "side of the input, or HEIGHTxWIDTH; the model's own by default")
     data: Path = option(Path("data/synth"), "training frames")
     dataset: str = option("synth", "synth (a folder of 'posezoo synth'), utd_mhad, dih, panoptic_depth or itop")
+    share: float = option(1.0, "share of the training frames that is used, such as 0.25 (the paper's table II)")
     val: Path | None = option(None, "validation frames of the same kind; by default the set's own split")
     extra: Path | None = option(None, "a folder of 'posezoo synth' to mix in")
     extra_share: float = option(0.5, "share of examples from --extra")
@@ -103,7 +104,7 @@ def frames(cfg: DepthConfig, split: str):
     """The labelled frames of a split."""
     if cfg.dataset == "synth":
         if split == "train":
-            return SynthFrames(cfg.data)
+            return some(cfg, SynthFrames(cfg.data))
         if cfg.val is None:
             raise SystemExit("synthetic data have no split; give --val, a folder made with another --seed")
         return SynthFrames(cfg.val, count=cfg.val_frames or None)
@@ -111,7 +112,24 @@ def frames(cfg: DepthConfig, split: str):
     people = read(cfg.dataset, folder, split)
     if people.problems:
         print(f"{people.name}: {len(people)} frames, left out: {dict(people.problems)}")
+    if split == "train":
+        people = some(cfg, people)
     return RecordFrames(people, segmented=cfg.dataset in SEGMENTED)
+
+
+def some(cfg: DepthConfig, labelled):
+    """`--share` of rendered frames or of a labelled set, evenly spread.
+
+    Raises:
+        SystemExit: A share that is none.
+    """
+    if not 0 < cfg.share <= 1:
+        raise SystemExit(f"--share {cfg.share}: expected a share above 0, up to 1, such as 0.25")
+    count = max(1, round(cfg.share * len(labelled)))
+    kept = [i * len(labelled) // count for i in range(count)]
+    if isinstance(labelled, SynthFrames):
+        return labelled.chosen(kept)
+    return replace(labelled, records=[labelled.records[i] for i in kept])
 
 
 def staged(name: str, **size) -> keras.Model:

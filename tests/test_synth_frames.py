@@ -32,9 +32,27 @@ def test_frames_hold_what_was_rendered(folders):
     assert frame.keypoints.shape == (len(sample.boxes), 17, 3)
     assert frame.complete
     np.testing.assert_array_equal(frame.people, sample.people > 0)
-    assert len(SynthFrames(folders["people"], first=1)) == 5
+    rest = SynthFrames(folders["people"], first=1)
+    assert len(rest) == 5 and len(SynthFrames(folders["people"], first=1, count=2)) == 2
+    few = rest.chosen([0, 3])
+    assert len(few) == 2 and np.array_equal(few[1].depth, frames[4].depth) and len(rest) == 5
     scene = DepthScenes(frames, (64, 64)).crop(1)
     assert scene.unlabelled is None
+
+
+def test_people_on_nothing():
+    """Table II's last row: without background nothing is read around the people, who are the same."""
+    made = {}
+    for empty in (False, True):
+        recipe = Recipe(width=80, height=60, scene=SceneSettings(people=(2, 2)), exact=True, empty=empty)
+        made[empty] = Job(body_source(["builtin"]), 1, seed=5, recipe=recipe).sample(0)
+    alone = made[True]
+    assert alone.meta["background"] == "none" and made[False].meta["background"] == "room"
+    assert (alone.people > 0).sum() > 100 and not alone.depth[alone.people == 0].any()
+    assert (made[False].depth[made[False].people == 0] > 0).any()
+    # The room comes after the people in the order of random numbers.
+    np.testing.assert_array_equal(alone.landmarks_px, made[False].landmarks_px)
+    assert "empty" not in Job(body_source(["builtin"]), 1).described()["recipe"]
 
 
 def person_at(distance_m: float, *, people: bool = True) -> DepthFrame:

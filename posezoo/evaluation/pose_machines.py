@@ -258,8 +258,14 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12) -> list[Labelled]:
-    """Return the pictures in which the boxes of two people overlap (table III), by intersection over union."""
+def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12, most: float = 0.15) -> list[Labelled]:
+    """Return the pictures in which the boxes of two people overlap: table III's by default.
+
+    Args:
+        pictures: With the people's labelled boxes.
+        least: Of the largest intersection over union of two boxes in the picture.
+        most: The same.
+    """
 
     def overlap(boxes: np.ndarray) -> float:
         low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
@@ -269,7 +275,7 @@ def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12) -> list[La
         ratio = shared / np.maximum(areas[:, None] + areas - shared, 1e-9)
         return float(np.max(ratio - np.eye(len(boxes)), initial=0.0))
 
-    return [picture for picture in pictures if overlap(np.asarray(picture.boxes, float).reshape(-1, 4)) >= least]
+    return [p for p in pictures if least <= overlap(np.asarray(p.boxes, float).reshape(-1, 4)) <= most]
 
 
 def from_scenes(found: Sequence[tuple[Scene, Poses]]) -> list[Labelled]:

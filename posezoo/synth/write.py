@@ -119,9 +119,12 @@ class Job(ShardPlan):
 
     def described(self) -> dict:
         """Return what the index file says: all that the samples depend on."""
+        recipe = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        if not self.recipe.empty:  # data sets made before there was this choice are continued
+            del recipe["empty"]
         return {
             "format": FORMAT, "file_format": self.file_format, "images": self.images, "shard_size": self.shard_size,
-            "seed": self.seed, "recipe": json.loads(json.dumps(dataclasses.asdict(self.recipe))),
+            "seed": self.seed, "recipe": recipe,
             "backgrounds": self.backgrounds, **self.told,
         }  # fmt: skip
 
