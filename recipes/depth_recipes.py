@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from posezoo.inference.drawing import draw
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import DEPTH17
 from posezoo.synth.frames import NewBackgrounds, SynthFrames
-from posezoo.training.backend import cosine, dataset, run_recipe, steps_down
+from posezoo.training.backend import cosine, dataset, linear, run_recipe, steps_down
 from posezoo.training.config import RunConfig, option, parse
 from posezoo.training.run import Checkpoint, Plateau, Run
 
@@ -63,7 +64,7 @@ class DepthConfig(RunConfig):
     batch: int = option(10, "frames per step")
     optimizer: str = option("sgd", "sgd (momentum 0.9, as the paper) or adamw")
     learning_rate: float = option(4e-7, "at the start (the paper draws it from 4e-10 to 4e-5)")
-    schedule: str = option("plateau", "plateau (a tenth when the F-score stops rising), cosine or constant")
+    schedule: str = option("plateau", "plateau (a tenth when the F-score stops rising), cosine, linear or constant")
     patience: int = option(2, "epochs without progress before the plateau schedule steps down")
     warm_up: int = option(100, "steps over which a cosine schedule's learning rate rises")
     weight_decay: float = option(5e-4, "of the kernels")
@@ -238,8 +239,7 @@ def fit(
     encode = encode or (scene_batch if codec.bottom_up else person_batch)
     evaluate = evaluate or partial(f_scores, cfg, run, trainer, checked, codec)
     plateau = Plateau(cfg.patience, factor=0.1) if cfg.schedule == "plateau" else None
-    falling = cosine(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch, warm_up=cfg.warm_up)
-    learning_rate = falling if cfg.schedule == "cosine" else steps_down(cfg.learning_rate, at=())
+    learning_rate = schedule(cfg, cfg.epochs * per_epoch)
     run.restore(trainer, plateau)
     callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau), *more]
     if cfg.tensorboard:
@@ -250,6 +250,22 @@ def fit(
         data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
     )  # fmt: skip
+
+
+def schedule(cfg: DepthConfig, steps: int) -> Callable[[int], float]:
+    """Learning rate by step of a run of so many; what plateaus do comes on top.
+
+    Raises:
+        SystemExit: No such schedule.
+    """
+    peak = cfg.learning_rate
+    known = {
+        "plateau": steps_down(peak, at=()), "constant": steps_down(peak, at=()),
+        "cosine": cosine(peak, first=0, last=steps, warm_up=cfg.warm_up), "linear": linear(peak, first=0, last=steps),
+    }  # fmt: skip
+    if cfg.schedule not in known:
+        raise SystemExit(f"unknown --schedule {cfg.schedule}; expected {', '.join(known)}")
+    return known[cfg.schedule]
 
 
 def scale_of(cfg: DepthConfig):

@@ -9,7 +9,8 @@ Martínez-González et al., arXiv:1912.00711, section V: the loss is (1 - alpha)
 hints. `--protocol standard` matches the last stages, `stagewise` the last --last stages one to one, `stagewise*` the
 teacher's last maps with every stage of the student; --gamma adds the squared error between both networks' features,
 which must be equally wide. Any pair of pose machines with DEPTH17's branches will do. The paper's students start from
-scratch: 10 epochs of synthetic frames, then 100 of real ones (again with this recipe, from --init).
+scratch: 10 epochs of synthetic frames, then 100 of real ones (again with this recipe, from --init), with a learning
+rate that falls linearly.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Config(DepthConfig):
     out: Path = option(Path("runs/distilled"), "folder of the run")
     epochs: int = option(10, "epochs (the paper: 10 on synthetic, 100 on real frames)")
     teacher: str = option("", "NAME:WEIGHTS of a trained network, such as mpm_4s:best.weights.h5")
+    schedule: str = option("linear", "linear (the paper's students), plateau, cosine or constant")
     protocol: str = option("stagewise", f"one of {', '.join(PROTOCOLS)}")
     last: int = option(2, "stages that stagewise matches (the paper's tau)")
     alpha: float = option(0.5, "share of the labels in the loss; the rest is the teacher's")

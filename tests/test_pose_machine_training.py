@@ -340,6 +340,18 @@ def narrow(monkeypatch):
         monkeypatch.setattr(f"posezoo.models.hourglass.{name}", width)
 
 
+def test_schedules_of_the_learning_rate():
+    shared, distill = script("recipes/depth_recipes.py"), script("recipes/distill_pose_machine.py")
+    rate = shared.schedule(shared.DepthConfig(schedule="linear", learning_rate=0.1), 10)
+    assert [rate(step) for step in (0, 5, 10)] == pytest.approx([0.1, 0.05, 0])
+    assert distill.Config().schedule == "linear"  # the paper's students
+    rising = shared.schedule(shared.DepthConfig(schedule="cosine", learning_rate=0.1, warm_up=2), 10)
+    assert rising(0) < rising(1) > rising(9)
+    assert shared.schedule(shared.DepthConfig(learning_rate=0.1), 10)(9) == 0.1
+    with pytest.raises(SystemExit, match="unknown --schedule square; expected plateau, constant, cosine, linear"):
+        shared.schedule(shared.DepthConfig(schedule="square"), 10)
+
+
 def test_a_hourglass_learns_from_one_person_of_each_frame(tmp_path, eager, narrow):
     """The recipe's whole way, with a narrow network: crops, both stacks' loss, evaluation, pictures."""
     run("train_pose_machine", tmp_path, "--model", "hourglass_2s", "--optimizer", "adamw", "--learning-rate", "1e-3")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 pytest.importorskip("cv2", minversion="5")
 
+import posezoo  # noqa: E402
+from posezoo import cli  # noqa: E402
 from posezoo.data.depth_scenes import DepthFrame, DepthScenes  # noqa: E402
+from posezoo.evaluation.pose_machines import Labelled, score_landmarks  # noqa: E402
 from posezoo.synth.crowd import body_source  # noqa: E402
 from posezoo.synth.frames import NewBackgrounds, SynthFrames  # noqa: E402
 from posezoo.synth.scene import Recipe, SceneSettings  # noqa: E402
@@ -38,6 +43,21 @@ def test_frames_hold_what_was_rendered(folders):
     assert len(few) == 2 and np.array_equal(few[1].depth, frames[4].depth) and len(rest) == 5
     scene = DepthScenes(frames, (64, 64)).crop(1)
     assert scene.unlabelled is None
+
+
+def test_eval_measures_rendered_frames(folders, tmp_path, capsys):
+    pytest.importorskip("ai_edge_litert")
+    told = tmp_path / "told.json"
+    line = ["eval", "mpm_1s", "--dataset", "synth", "--data", str(folders["people"]), "--json", str(told)]
+    assert cli.main(line) == 0
+    measured, model = json.loads(told.read_text()), posezoo.load("mpm_1s", runtime="tflite")
+    frames = SynthFrames(folders["people"])
+    found = [Labelled(model(f.depth), f.keypoints, f.boxes) for f in (frames[i] for i in range(6))]
+    scores = score_landmarks(found).summary(threshold=model.card.score_threshold)
+    assert measured["frames"] == 6
+    assert measured["landmarks"]["all body"]["recall"] == pytest.approx(scores.recall)
+    assert measured["landmarks"]["all body"]["precision"] == pytest.approx(scores.precision) and scores.precision > 0
+    assert cli.main([*line[:5], str(tmp_path)]) != 0 and "no synthetic data set" in capsys.readouterr().err
 
 
 def test_people_on_nothing():

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from posezoo.data.depth_scenes import DepthFrames
 from posezoo.data.pipeline import Examples, batches, load_all
 from posezoo.data.sample import KeypointSet
 from posezoo.data.scenes import Scene
@@ -343,3 +344,25 @@ def find_in_records(
             continue
         pictures.append(Labelled(found, record.keypoints, record.boxes))
     return pictures, unreadable
+
+
+def find_in_frames(
+    model: Callable, frames: DepthFrames, *, boxes: bool = False, progress: Callable[[Iterable], Iterable] = iter
+) -> tuple[list[Labelled], list[str]]:
+    """Run a model on every frame of a set that holds frames, as `find_in_records` does on files.
+
+    Args:
+        model: Frame in metres to poses.
+        frames: Such as `posezoo.synth.frames.SynthFrames`.
+        boxes: As for `find_in_records`.
+        progress: Wraps the iteration, for a progress bar.
+
+    Returns:
+        What was found beside what is labelled, and no unreadable files.
+    """
+    pictures = []
+    for number in progress(range(len(frames))):
+        frame = frames[number]
+        found = model(frame.depth, boxes=frame.boxes) if boxes else model(frame.depth)
+        pictures.append(Labelled(found, frame.keypoints, frame.boxes))
+    return pictures, []

@@ -138,7 +138,7 @@ def _first_samples(out: str, job: Job | HandJob) -> list:
     if isinstance(job, HandJob):
         frames = SynthHands(out)
         return [frames[i] for i in range(count)]
-    return SynthShards(out)[:count] if job.file_format == "npz" else [job.sample(i) for i in range(count)]
+    return SynthShards(out)[:count]
 
 
 def _preview(arguments: argparse.Namespace, job: Job | HandJob, samples: list) -> None:
