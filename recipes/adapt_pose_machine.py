@@ -126,6 +126,12 @@ class Judge:
         self.most = max((row["val_confusion"] for row in run.history), default=-1.0)
         self.file = run.folder / "confused.weights.h5"
 
+    def more_confused(self, wrong: float) -> bool:
+        """Whether the classifier was never so often wrong before, in this run or before it was stopped."""
+        wrong = round(wrong, 6)  # as the history keeps it
+        most, self.most = self.most, max(wrong, self.most)
+        return wrong > most
+
     def __call__(self) -> dict[str, float]:
         losses, domains, logits = [], [], []
         scale = partial(normalise, spec=read_card(self.cfg.model).input)
@@ -139,8 +145,7 @@ class Judge:
                 logits.extend(np.asarray(outputs["domain"], np.float32).reshape(-1))
                 domains.extend([real] * len(batch))
         wrong = confusion(domains, logits)
-        if wrong > self.most:
-            self.most = wrong
+        if self.more_confused(wrong):
             with replacing(self.file) as path:
                 self.network.save_weights(path)
         return {"val_negative_loss": -float(np.mean(losses)), "val_confusion": wrong}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from posezoo.training.pose_machines import (  # noqa: E402
     stage_names,
     teacher_loss,
 )
+from posezoo.training.run import Checkpoint, Run  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 NOBODY = Poses.empty(DEPTH17)
@@ -338,6 +340,56 @@ def narrow(monkeypatch):
     """Hourglasses of a few features."""
     for name, width in {"FEATURES": 8, "STACK_INPUT": 8, "LEVELS": 1, "BLOCKS": 1}.items():
         monkeypatch.setattr(f"posezoo.models.hourglass.{name}", width)
+
+
+@pytest.mark.parametrize("name, flags", [
+    ("train_pose_machine", ["--ema", "0.9", "--patience", "1"]),
+    ("distill_pose_machine", ["--teacher", "mpm_1s", "--model", "mpm_1s", "--protocol", "standard", "--gamma", "1"]),
+    ("adapt_pose_machine", ["--real-dataset", "dih"]),
+])  # fmt: skip
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, eager, monkeypatch, name, flags):
+    """From what lies on disk in the middle of the second epoch, as a kill leaves it, the same weights and history."""
+    flags = [*flags, "--input-px", "64", "--learning-rate", "1e-5", "--pictures", "0"]
+    if name == "adapt_pose_machine":
+        flags += ["--real", str(script("recipes/depth_recipes.py").rendered_as_dih(4, seed=3))]
+    folders = [tmp_path / "whole", tmp_path / "broken"]
+    begin = Checkpoint.on_train_batch_begin
+
+    def begin_and_copy(self, batch, logs=None):
+        if self.run.epoch == batch == 1:
+            shutil.copytree(folders[0], folders[1])
+        begin(self, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "on_train_batch_begin", begin_and_copy)
+        run(name, folders[0], *flags)
+    assert len(json.loads((folders[1] / "run.json").read_text())["history"]) == 1
+    run(name, folders[1], *flags)
+    histories = [json.loads((folder / "run.json").read_text())["history"] for folder in folders]
+    for one, other in zip(*histories, strict=True):
+        assert one.keys() == other.keys()
+        assert all(one[k] == pytest.approx(other[k], rel=1e-4) for k in one if k != "seconds")
+    with np.load(folders[0] / "state.npz") as a, np.load(folders[1] / "state.npz") as b:
+        assert set(a.files) == set(b.files)
+        assert json.loads(str(a["json"]))["plateau"] == json.loads(str(b["json"]))["plateau"]
+        for key in set(a.files) - {"json"}:
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-3, atol=1e-5, err_msg=key)
+        if name == "adapt_pose_machine":
+            # The last step of four is the third quarter of the paper's schedule.
+            single = [float(v) for key, v in b.items() if key.startswith("model/") and v.shape == ()]
+            assert pytest.approx(reversal_strength(0.75)) in single
+            assert (folders[0] / "confused.weights.h5").exists() == (folders[1] / "confused.weights.h5").exists()
+
+
+def test_the_most_confusing_weights_outlive_a_kill(tmp_path):
+    """A third is a third: an equal confusion after the kill does not take the file's place."""
+    adapt = script("recipes/adapt_pose_machine.py")
+    run_before = Run(tmp_path, adapt.Config())
+    run_before.history = [{"val_confusion": 0.25}, {"val_confusion": round(1 / 3, 6)}]
+    judge = adapt.Judge(adapt.Config(), run_before, None, None, [], [], None)
+    assert not judge.more_confused(1 / 3)
+    assert judge.more_confused(0.34)
+    assert not judge.more_confused(0.34)
 
 
 def test_schedules_of_the_learning_rate():
