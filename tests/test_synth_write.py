@@ -307,6 +307,9 @@ def test_preview_needs_no_folder(capsules, tmp_path, capsys):
         ("out --images 0", "at least 1"),
         ("out --backgrounds nowhere", "nowhere: no such folder"),
         ("out --drop 2", "a share from 0 to 1"),
+        ("out --no-background --backgrounds rooms", "exclude each other"),
+        ("out --no-background --inpaint", "with --no-background these are the people"),
+        ("out --hands --no-background", "--no-background is for people"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(capsules, tmp_path, monkeypatch, capsys, line, message):

@@ -211,6 +211,8 @@ def job_of(arguments: argparse.Namespace) -> Job:
         raise UserError(f"--drop {drop}: expected a share from 0 to 1")
     if arguments.no_background and arguments.backgrounds:
         raise UserError("--no-background and --backgrounds exclude each other; leave one of them out")
+    if arguments.no_background and arguments.inpaint:
+        raise UserError("--inpaint fills holes with what is around them; with --no-background these are the people")
     recipe = Recipe(
         sensor=sensor, width=width, height=height,
         scene=SceneSettings(people=(int(people[0]), int(people[1])), nearest_m=nearest, farthest_m=farthest),
