@@ -106,7 +106,7 @@ def test_trainer_without_a_teacher_is_the_labels_loss():
     assert float(trainer.compute_loss(x, y, network(x, training=False))) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_student_learns_its_teachers_maps_and_features_and_the_teacher_stays():
+def test_a_student_learns_its_teachers_maps_and_features_and_the_teacher_stays(eager):
     teacher = with_features(pose_machine("mpm", stages=2, input_px=32, intermediate=True))
     student = with_features(pose_machine("mpm", input_px=32, intermediate=True))
     before = [w.copy() for w in teacher.get_weights()]
@@ -326,15 +326,6 @@ def test_progressive_training_and_distillation_run(tmp_path, eager):
         assert (tmp_path / name / "pictures" / "epoch_001.png").exists()
 
 
-@pytest.mark.slow
-def test_adaptation_runs_and_keeps_weights_by_both_criteria(tmp_path, eager):
-    run("adapt_pose_machine", tmp_path)
-    assert (tmp_path / "best.weights.h5").exists()
-    assert (tmp_path / "confused.weights.h5").exists()
-    history = json.loads((tmp_path / "run.json").read_text())["history"]
-    assert all(0 <= row["val_confusion"] <= 1 for row in history)
-
-
 @pytest.fixture
 def narrow(monkeypatch):
     """Hourglasses of a few features."""
@@ -378,7 +369,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, eager, monkey
             # The last step of four is the third quarter of the paper's schedule.
             single = [float(v) for key, v in b.items() if key.startswith("model/") and v.shape == ()]
             assert pytest.approx(reversal_strength(0.75)) in single
-            assert (folders[0] / "confused.weights.h5").exists() == (folders[1] / "confused.weights.h5").exists()
+            files = ("best.weights.h5", "confused.weights.h5")
+            assert all((folder / file).exists() for folder in folders for file in files)
+            assert all(0 <= row["val_confusion"] <= 1 for row in histories[0])
 
 
 def test_the_most_confusing_weights_outlive_a_kill(tmp_path):
