@@ -30,12 +30,13 @@ from depth_recipes import (
     fit,
     frames,
     input_size,
+    needs_fields,
     rendered_as_dih,
     run_depth_recipe,
     smoke,
+    staged,
 )
 
-import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs.part_affinity import UNKNOWN
 from posezoo.data.depth_scenes import DepthScenes, MixedScenes
@@ -72,7 +73,8 @@ def main(argv=None) -> Run | None:
 
 def train(cfg: Config, run: Run) -> None:
     set_precision(cfg.precision)
-    network = posezoo.build(cfg.model, intermediate=True, **input_size(cfg))
+    needs_fields(cfg.model, "--model")
+    network = staged(cfg.model, **input_size(cfg))
     if cfg.init:
         network.load_weights(cfg.init)
     seen = with_features(network)
@@ -124,6 +126,12 @@ class Judge:
         self.most = max((row["val_confusion"] for row in run.history), default=-1.0)
         self.file = run.folder / "confused.weights.h5"
 
+    def more_confused(self, wrong: float) -> bool:
+        """Whether the classifier was never so often wrong before, in this run or before it was stopped."""
+        wrong = round(wrong, 6)  # as the history keeps it
+        most, self.most = self.most, max(wrong, self.most)
+        return wrong > most
+
     def __call__(self) -> dict[str, float]:
         losses, domains, logits = [], [], []
         scale = partial(normalise, spec=read_card(self.cfg.model).input)
@@ -137,8 +145,7 @@ class Judge:
                 logits.extend(np.asarray(outputs["domain"], np.float32).reshape(-1))
                 domains.extend([real] * len(batch))
         wrong = confusion(domains, logits)
-        if wrong > self.most:
-            self.most = wrong
+        if self.more_confused(wrong):
             with replacing(self.file) as path:
                 self.network.save_weights(path)
         return {"val_negative_loss": -float(np.mean(losses)), "val_confusion": wrong}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -14,20 +15,28 @@ import keras
 import numpy as np
 from pose_machine_tables import report
 
+import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs import make_codec
-from posezoo.data.depth_scenes import DepthAugmentation, DepthScenes, MixedScenes, RecordFrames
+from posezoo.data.depth_scenes import (
+    DepthAugmentation,
+    DepthPeople,
+    DepthScenes,
+    MixedScenes,
+    RecordFrames,
+    person_batch,
+)
 from posezoo.data.readers import read
 from posezoo.data.scenes import scene_batch
 from posezoo.evaluation.bottom_up import find_in_scenes
-from posezoo.evaluation.pose_machines import from_scenes, score_landmarks
+from posezoo.evaluation.pose_machines import find_in_crops, from_scenes, score_landmarks
 from posezoo.files import replacing
 from posezoo.inference.depth import coloured
 from posezoo.inference.drawing import draw
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import DEPTH17
 from posezoo.synth.frames import NewBackgrounds, SynthFrames
-from posezoo.training.backend import cosine, dataset, run_recipe, steps_down
+from posezoo.training.backend import cosine, dataset, linear, run_recipe, steps_down
 from posezoo.training.config import RunConfig, option, parse
 from posezoo.training.run import Checkpoint, Plateau, Run
 
@@ -41,6 +50,7 @@ class DepthConfig(RunConfig):
     input_px: str = option("", "side of the input, or HEIGHTxWIDTH; the model's own by default")
     data: Path = option(Path("data/synth"), "training frames")
     dataset: str = option("synth", "synth (a folder of 'posezoo synth'), utd_mhad, dih, panoptic_depth or itop")
+    share: float = option(1.0, "share of the training frames that is used, such as 0.25 (the paper's table II)")
     val: Path | None = option(None, "validation frames of the same kind; by default the set's own split")
     extra: Path | None = option(None, "a folder of 'posezoo synth' to mix in")
     extra_share: float = option(0.5, "share of examples from --extra")
@@ -54,7 +64,7 @@ class DepthConfig(RunConfig):
     batch: int = option(10, "frames per step")
     optimizer: str = option("sgd", "sgd (momentum 0.9, as the paper) or adamw")
     learning_rate: float = option(4e-7, "at the start (the paper draws it from 4e-10 to 4e-5)")
-    schedule: str = option("plateau", "plateau (a tenth when the F-score stops rising), cosine or constant")
+    schedule: str = option("plateau", "plateau (a tenth when the F-score stops rising), cosine, linear or constant")
     patience: int = option(2, "epochs without progress before the plateau schedule steps down")
     warm_up: int = option(100, "steps over which a cosine schedule's learning rate rises")
     weight_decay: float = option(5e-4, "of the kernels")
@@ -95,7 +105,7 @@ def frames(cfg: DepthConfig, split: str):
     """The labelled frames of a split."""
     if cfg.dataset == "synth":
         if split == "train":
-            return SynthFrames(cfg.data)
+            return some(cfg, SynthFrames(cfg.data))
         if cfg.val is None:
             raise SystemExit("synthetic data have no split; give --val, a folder made with another --seed")
         return SynthFrames(cfg.val, count=cfg.val_frames or None)
@@ -103,7 +113,68 @@ def frames(cfg: DepthConfig, split: str):
     people = read(cfg.dataset, folder, split)
     if people.problems:
         print(f"{people.name}: {len(people)} frames, left out: {dict(people.problems)}")
+    if split == "train":
+        people = some(cfg, people)
     return RecordFrames(people, segmented=cfg.dataset in SEGMENTED)
+
+
+def some(cfg: DepthConfig, labelled):
+    """`--share` of rendered frames or of a labelled set, evenly spread.
+
+    Raises:
+        SystemExit: A share that is none.
+    """
+    if not 0 < cfg.share <= 1:
+        raise SystemExit(f"--share {cfg.share}: expected a share above 0, up to 1, such as 0.25")
+    count = max(1, round(cfg.share * len(labelled)))
+    kept = [i * len(labelled) // count for i in range(count)]
+    if isinstance(labelled, SynthFrames):
+        return labelled.chosen(kept)
+    return replace(labelled, records=[labelled.records[i] for i in kept])
+
+
+def staged(name: str, **size) -> keras.Model:
+    """Build a depth network with every stage or stack as an output.
+
+    Raises:
+        SystemExit: A network that these recipes do not train.
+    """
+    if not trained_here(name):
+        fitting = [n for n in posezoo.list_models() if trained_here(n)]
+        own = read_card(name).recipe
+        raise SystemExit(f"--model {name}: this recipe trains {', '.join(fitting)}; that of {name} is: {own}")
+    return posezoo.build(name, **({"intermediate": True} if finds_everybody(name) else {}), **size)
+
+
+def trained_here(name: str) -> bool:
+    """Whether a network looks at depth and gives the maps that these recipes know."""
+    card = read_card(name)
+    return card.input.depth and card.codec["type"] in ("part_affinity", "heatmap")
+
+
+def finds_everybody(name: str) -> bool:
+    """Whether a network has fields, and finds all people of a frame; else it looks at one person in a box."""
+    return read_card(name).codec["type"] == "part_affinity"
+
+
+def needs_fields(name: str, flag: str) -> None:
+    """Refuse a network that looks at one person.
+
+    Raises:
+        SystemExit: The network has no fields.
+    """
+    if not finds_everybody(name):
+        raise SystemExit(
+            f"{flag} {name}: has no part affinity fields, which this recipe needs; train it by train_pose_machine.py, "
+            "or choose a name of mpm_*, spm_*, rpm_* or cpm_*"
+        )
+
+
+def scenes_of(cfg: DepthConfig, labelled, input_wh: tuple[int, int], **options) -> DepthScenes:
+    """Frames as the model sees them: whole, or cut out around one person."""
+    if finds_everybody(cfg.model):
+        return DepthScenes(labelled, input_wh, **options)
+    return DepthPeople(labelled, input_wh, enlarge_box=float(read_card(cfg.model).crop["enlarge"]), **options)
 
 
 def examples(cfg: DepthConfig, input_wh: tuple[int, int]):
@@ -114,15 +185,15 @@ def examples(cfg: DepthConfig, input_wh: tuple[int, int]):
     )  # fmt: skip
     behind = NewBackgrounds(cfg.backgrounds) if cfg.backgrounds else None
     options = {"augmentation": augmentation, "seed": cfg.seed}
-    train = DepthScenes(frames(cfg, "train"), input_wh, background=behind, length=cfg.length or None, **options)
+    train = scenes_of(cfg, frames(cfg, "train"), input_wh, background=behind, length=cfg.length or None, **options)
     if cfg.extra:
-        extra = DepthScenes(SynthFrames(cfg.extra), input_wh, **options)
+        extra = scenes_of(cfg, SynthFrames(cfg.extra), input_wh, **options)
         train = MixedScenes(
             [train, extra], [1 - cfg.extra_share, cfg.extra_share], length=cfg.length or len(train), seed=cfg.seed
         )  # fmt: skip
     held_out = frames(cfg, "val")
     count = min(cfg.val_frames or len(held_out), len(held_out))
-    return train, DepthScenes(held_out, input_wh, length=count)
+    return train, scenes_of(cfg, held_out, input_wh, length=count)
 
 
 def codec_of(cfg: DepthConfig, network):
@@ -140,7 +211,7 @@ def fit(
     checked,
     codec,
     *,
-    encode=scene_batch,
+    encode=None,
     evaluate=None,
     more=(),
 ):
@@ -154,7 +225,7 @@ def fit(
         train: Training examples.
         checked: Validation examples.
         codec: Of targets and decoding.
-        encode: Makes batches of scenes, see `posezoo.data.scenes.scene_batch`.
+        encode: Makes batches of scenes; by default `posezoo.data.scenes.scene_batch`, or that of single persons.
         evaluate: Returns scores, the one that counts first; by default the F-score of `checked`.
         more: More callbacks.
     """
@@ -165,10 +236,10 @@ def fit(
     trainer.build((None, height, width, 1))
     trainer.compile(optimizer(cfg), jit_compile=False)
     scale = scale_of(cfg)
+    encode = encode or (scene_batch if codec.bottom_up else person_batch)
     evaluate = evaluate or partial(f_scores, cfg, run, trainer, checked, codec)
     plateau = Plateau(cfg.patience, factor=0.1) if cfg.schedule == "plateau" else None
-    falling = cosine(cfg.learning_rate, first=0, last=cfg.epochs * per_epoch, warm_up=cfg.warm_up)
-    learning_rate = falling if cfg.schedule == "cosine" else steps_down(cfg.learning_rate, at=())
+    learning_rate = schedule(cfg, cfg.epochs * per_epoch)
     run.restore(trainer, plateau)
     callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau), *more]
     if cfg.tensorboard:
@@ -179,6 +250,22 @@ def fit(
         data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=per_epoch, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
     )  # fmt: skip
+
+
+def schedule(cfg: DepthConfig, steps: int) -> Callable[[int], float]:
+    """Learning rate by step of a run of so many; what plateaus do comes on top.
+
+    Raises:
+        SystemExit: No such schedule.
+    """
+    peak = cfg.learning_rate
+    known = {
+        "plateau": steps_down(peak, at=()), "constant": steps_down(peak, at=()),
+        "cosine": cosine(peak, first=0, last=steps, warm_up=cfg.warm_up), "linear": linear(peak, first=0, last=steps),
+    }  # fmt: skip
+    if cfg.schedule not in known:
+        raise SystemExit(f"unknown --schedule {cfg.schedule}; expected {', '.join(known)}")
+    return known[cfg.schedule]
 
 
 def scale_of(cfg: DepthConfig):
@@ -199,9 +286,8 @@ def runner_of(cfg: DepthConfig, trainer: keras.Model):
 
 def f_scores(cfg: DepthConfig, run: Run, trainer: keras.Model, checked, codec) -> dict[str, float]:
     """Precision, recall and F-score on the validation examples; draws a few."""
-    found = find_in_scenes(
-        runner_of(cfg, trainer), checked, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers
-    )  # fmt: skip
+    find = find_in_scenes if codec.bottom_up else find_in_crops
+    found = find(runner_of(cfg, trainer), checked, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers)
     draw_predictions(run, found[: cfg.pictures])
     scores = score_landmarks(from_scenes(found)).summary(threshold=read_card(cfg.model).score_threshold)
     return {"val_f": scores.f_score, "val_precision": scores.precision, "val_recall": scores.recall}
@@ -246,7 +332,7 @@ def smoke(cfg):
         cfg,
         data=data,
         val=val,
-        input_px=cfg.input_px or "96x128",
+        input_px=cfg.input_px or ("96x128" if finds_everybody(cfg.model) else "64"),
         batch=2,
         epochs=2,
         length=4,
@@ -255,8 +341,9 @@ def smoke(cfg):
     )
 
 
+@cache
 def rendered(count: int, *, seed: int) -> Path:
-    """Render a few small frames into a temporary folder."""
+    """Render a few small frames into a temporary folder, once in a process."""
     from posezoo.synth.crowd import body_source
     from posezoo.synth.scene import Recipe
     from posezoo.synth.write import Job, write_dataset

@@ -9,7 +9,8 @@ Martínez-González et al., arXiv:1912.00711, section V: the loss is (1 - alpha)
 hints. `--protocol standard` matches the last stages, `stagewise` the last --last stages one to one, `stagewise*` the
 teacher's last maps with every stage of the student; --gamma adds the squared error between both networks' features,
 which must be equally wide. Any pair of pose machines with DEPTH17's branches will do. The paper's students start from
-scratch: 10 epochs of synthetic frames, then 100 of real ones (again with this recipe, from --init).
+scratch: 10 epochs of synthetic frames, then 100 of real ones (again with this recipe, from --init), with a learning
+rate that falls linearly.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-from depth_recipes import DepthConfig, codec_of, examples, fit, input_size, run_depth_recipe, smoke
+from depth_recipes import (
+    DepthConfig,
+    codec_of,
+    examples,
+    fit,
+    input_size,
+    needs_fields,
+    run_depth_recipe,
+    smoke,
+    staged,
+)
 
-import posezoo
 from posezoo.models.pose_machines import with_features
 from posezoo.training.backend import native, set_precision
 from posezoo.training.config import option
@@ -34,6 +44,7 @@ class Config(DepthConfig):
     out: Path = option(Path("runs/distilled"), "folder of the run")
     epochs: int = option(10, "epochs (the paper: 10 on synthetic, 100 on real frames)")
     teacher: str = option("", "NAME:WEIGHTS of a trained network, such as mpm_4s:best.weights.h5")
+    schedule: str = option("linear", "linear (the paper's students), plateau, cosine or constant")
     protocol: str = option("stagewise", f"one of {', '.join(PROTOCOLS)}")
     last: int = option(2, "stages that stagewise matches (the paper's tau)")
     alpha: float = option(0.5, "share of the labels in the loss; the rest is the teacher's")
@@ -46,7 +57,8 @@ def main(argv=None) -> Run | None:
 
 def train(cfg: Config, run: Run) -> None:
     set_precision(cfg.precision)
-    student = posezoo.build(cfg.model, intermediate=True, **input_size(cfg))
+    needs_fields(cfg.model, "--model")
+    student = staged(cfg.model, **input_size(cfg))
     if cfg.init:
         student.load_weights(cfg.init)
     codec = codec_of(cfg, student)
@@ -69,7 +81,8 @@ def teacher_of(cfg: Config) -> keras.Model:
     name, _, weights = cfg.teacher.partition(":")
     if not name or not (weights or cfg.smoke):
         raise SystemExit(f"--teacher '{cfg.teacher}': expected NAME:WEIGHTS, such as mpm_4s:best.weights.h5")
-    teacher = posezoo.build(name, intermediate=True, **input_size(cfg))
+    needs_fields(name, "--teacher")
+    teacher = staged(name, **input_size(cfg))
     if weights:
         teacher.load_weights(weights)
     return teacher

@@ -6,11 +6,14 @@
     python recipes/distill_pose_machine.py --table V --rows "MPM-2S stagewise=mpm_2s:runs/distilled/best.weights.h5" ...
 
 A row is a label of the paper's table and NAME:WEIGHTS; rows that nobody names take released weights where the model has
-them (table I), or are "not trained".
+them (table I), or are "not trained". Table I also gives each network's cost: parameters and multiply-accumulates at the
+card's input, and the latency of what is there to be run, in the light runtime where a file for it is released, else in
+Keras. Table III's last columns count the frames in which two people's boxes overlap by 12 to 15 %, as in the paper.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,26 +21,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import posezoo
+from posezoo import counts
 from posezoo.cards import read_card
 from posezoo.codecs import make_codec
-from posezoo.data.depth_scenes import DepthScenes
+from posezoo.data.depth_scenes import DepthPeople, DepthScenes
 from posezoo.errors import UserError
 from posezoo.evaluation.bottom_up import find_in_scenes
-from posezoo.evaluation.pose_machines import UPPER_BODY, from_scenes, overlapping, score_landmarks
+from posezoo.evaluation.latency import Contender, measure
+from posezoo.evaluation.pose_machines import UPPER_BODY, find_in_crops, from_scenes, overlapping, score_landmarks
 from posezoo.inference.depth import fill_missing
-from posezoo.inference.runners import normalise
+from posezoo.inference.runners import TFLiteRunner, normalise
 from posezoo.skeletons import DEPTH17
 from posezoo.weights import fetch
 
 if TYPE_CHECKING:
+    import keras
     from depth_recipes import DepthConfig
 
 SHARES = ("25 %", "50 %", "75 %", "100 %", "100 % without background fusion")
+#: The paper's RPM-2S of 128 features.
+WIDE = "rpm_2s, 128 features"
+#: Rows of networks that are not built as their cards say: the builder's arguments.
+BUILT: dict[str, dict] = {WIDE: {"features": 128}}
 #: Table of the paper -> its rows: label and the model where the row says which.
 TABLES: dict[str, dict[str, str]] = {
-    "I": {name: name for name in (
-        "rpm_1s", "rpm_2s", "rpm_3s", "mpm_1s", "mpm_2s", "mpm_3s", "mpm_4s", "spm_1s", "spm_2s", "spm_3s", "spm_4s",
-        "cpm_1s", "cpm_2s", "hourglass_2s",
+    "I": {name: name.split(",")[0] for name in (
+        "rpm_1s", "rpm_2s", "rpm_3s", WIDE, "mpm_1s", "mpm_2s", "mpm_3s", "mpm_4s", "spm_1s", "spm_2s", "spm_3s",
+        "spm_4s", "cpm_1s", "cpm_2s", "hourglass_2s",
     )},
     "II": {f"{share} {when}": "" for when in ("before", "after fine-tuning") for share in SHARES},
     "III": {f"{who} {when}": "" for who in ("one person", "two people") for when in ("before", "after fine-tuning")},
@@ -52,6 +62,9 @@ TABLES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 #: Rows whose frames are filled in before the network sees them.
 FILLED = ("in-painting",)
+#: Measured runs of a latency.
+RUNS = 10
+LIGHT = "LiteRT"
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,10 @@ class Row:
     label: str
     model: str
     weights: str | None
+
+    def network(self, **size) -> keras.Model:
+        """Build the row's network."""
+        return posezoo.build(self.model, **BUILT.get(self.label, {}), **size)
 
 
 def rows_of(table: str, given: str) -> list[Row]:
@@ -83,7 +100,7 @@ def rows_of(table: str, given: str) -> list[Row]:
     rows = []
     for label, model in TABLES[table].items():
         name, weights = filled.get(label, (model, None))
-        if weights is None and name and table == "I" and "float16" in read_card(name).weights:
+        if weights is None and table == "I" and label not in BUILT and "float16" in read_card(name).weights:
             weights = str(fetch(read_card(name).weights["float16"]))
         rows.append(Row(label, name, weights))
     return rows
@@ -97,15 +114,15 @@ def report(cfg: DepthConfig, frames, size: dict) -> str:
         frames: The labelled frames, see `posezoo.data.depth_scenes`.
         size: The builder's arguments for the input's size.
     """
-    subset = cfg.table == "III"
-    columns = ["", "network", "parameters", "AP", "AR", "F", "upper AP", "upper AR", "upper F"]
+    subset, costs = cfg.table == "III", cfg.table == "I"
+    columns = ["AP", "AR", "F", "upper AP", "upper AR", "upper F"]
     columns += ["overlapping AP", "overlapping AR", "overlapping F"] if subset else []
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    first = ["", "network", "parameters"] + (["GMACs", "int8 ms", "float ms"] if costs else [])
+    lines = ["| " + " | ".join(first + columns) + " |", "|" + "---|" * len(first + columns)]
     for row in rows_of(cfg.table, cfg.rows):
-        cells = ["not trained"] + [""] * (len(columns) - 4)
-        params = f"{read_card(row.model).size['params']:,}" if row.model else ""
+        cells, network = ["not trained"] + [""] * (len(columns) - 1), None
         if row.weights:
-            network = posezoo.build(row.model, **size)
+            network = row.network(**size)
             try:
                 network.load_weights(row.weights)
             except (OSError, ValueError, UserError) as error:
@@ -119,8 +136,43 @@ def report(cfg: DepthConfig, frames, size: dict) -> str:
                 values = (scores.precision, scores.recall, scores.f_score) if scores else (float("nan"),) * 3
                 cells += [f"{value:.3f}" if np.isfinite(value) else "no frames" for value in values]
             print(f"{row.label}: F {cells[2]}", flush=True)
-        lines.append("| " + " | ".join([row.label, row.model, params, *cells]) + " |")
+        params, macs = cost(row) if row.model else ("", "")
+        told = [macs, *latencies(row, network)] if costs else []
+        lines.append("| " + " | ".join([row.label, row.model, params, *told, *cells]) + " |")
+    if costs:
+        lines += ["", f"Latency: medians of {RUNS} runs of the network alone, one picture; {LIGHT}: one thread."]
     return "\n".join(lines)
+
+
+def cost(row: Row) -> tuple[str, str]:
+    """Parameters, and multiply-accumulates in GMACs at the card's input."""
+    size = read_card(row.model).size
+    if row.label in BUILT:
+        network = row.network()
+        size = {"params": counts.params(network), "macs": counts.macs(network)}
+    return f"{size['params']:,}", f"{size['macs'] / 1e9:.2f}"
+
+
+def latencies(row: Row, network: keras.Model | None) -> tuple[str, str]:
+    """Milliseconds of the released int8 file and of the network in float, each with its runtime."""
+    card = read_card(row.model)
+    files = {} if row.label in BUILT else {k: w for k, w in card.weights.items() if w.file.endswith(".tflite")}
+    told = {"int8": "not measured", "float": "not measured"}
+    if network is not None:
+        picture = np.zeros((1, *network.input_shape[1:]), np.float32)
+        told["float"] = f"{median_ms(partial(network.predict_on_batch, picture)):.1f} (Keras)"
+    for kind in told:
+        file = next((w for precision, w in files.items() if precision.startswith(kind)), None)
+        if file:
+            runner = TFLiteRunner(fetch(file), card.input, threads=1)
+            picture = runner.prepare(np.ones(card.input.shape, np.float32))
+            told[kind] = f"{median_ms(partial(runner.invoke, picture)):.1f} ({LIGHT})"
+    return told["int8"], told["float"]
+
+
+def median_ms(run: Callable[[], object]) -> float:
+    """Median milliseconds of a call."""
+    return measure({"": Contender(run)}, runs=RUNS, warm_up=2)[""].network_ms
 
 
 def measured(cfg: DepthConfig, row: Row, network, frames) -> list:
@@ -137,5 +189,11 @@ def measured(cfg: DepthConfig, row: Row, network, frames) -> list:
         return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
 
     count = min(cfg.val_frames or len(frames), len(frames))
-    scenes = DepthScenes(frames, codec.input_wh, length=count)
-    return from_scenes(find_in_scenes(run, scenes, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers))
+    if codec.bottom_up:
+        scenes, find = DepthScenes(frames, codec.input_wh, length=count), find_in_scenes
+    else:
+        scenes, find = (
+            DepthPeople(frames, codec.input_wh, length=count, enlarge_box=card.crop["enlarge"]),
+            find_in_crops,
+        )
+    return from_scenes(find(run, scenes, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers))

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posezoo.codecs.heatmap import HeatmapCodec
+from posezoo.data.depth_scenes import DepthFrame
 from posezoo.data.sample import KeypointSet
 from posezoo.data.scenes import Scene
 from posezoo.evaluation.pose_machines import (
     KAPPAS,
     UPPER_BODY,
     Labelled,
+    find_in_crops,
+    find_in_frames,
     find_in_records,
     from_scenes,
     score_landmarks,
@@ -179,6 +183,10 @@ def test_scenes_and_records_are_scored():
     (labelled,) = from_scenes([(scene, poses)])
     assert labelled.boxes.tolist() == [[10, 10, 20, 100]]
     assert score_landmarks([labelled]).recall()[0].tolist() == [0] + [1] * 10
+    scene.boxes = np.array([[0, 0, 40, 200]], np.float32)
+    (labelled,) = from_scenes([(scene, poses)])
+    # Six pixels are within 0.05 of the person's 200, but were not of its keypoints' 100.
+    assert score_landmarks([labelled]).recall()[0].all()
     people = KeypointSet("two", PAIR, read=lambda path: path)
     people.add("a.png", truth)
     people.add("b.png", truth)
@@ -190,6 +198,46 @@ def test_scenes_and_records_are_scored():
 
     found, unreadable = find_in_records(model, people)
     assert len(found) == 1 and unreadable == ["b.png"] and found[0].boxes.tolist() == [[10, 10, 20, 100]]
+
+
+def test_networks_for_one_person_are_given_the_labelled_boxes():
+    truth, box = np.full((1, 3, 3), 2, np.float32), np.array([[5, 6, 70, 80]], np.float32)
+    people = KeypointSet("one", PAIR, read=lambda path: np.zeros((9, 9)))
+    people.add("a.png", truth, boxes=box)
+    frame = DepthFrame(np.zeros((9, 9), np.float32), truth, box)
+    asked = []
+
+    def model(picture, boxes=None) -> Poses:
+        asked.append(boxes)
+        return Poses(truth[..., :2], np.ones((1, 3)), PAIR)
+
+    for find, given in ((find_in_records, people), (find_in_frames, [frame])):
+        for boxes in (True, False):
+            (labelled,), _ = find(model, given, boxes=boxes)
+            assert labelled.boxes.tolist() == box.tolist()
+    assert [None if b is None else b.tolist() for b in asked] == [box.tolist(), None] * 2
+
+
+def test_what_one_person_crops_give_is_scored():
+    codec = HeatmapCodec((16, 16), stride=4, sigma=1.0, decoder="argmax")
+    maps = codec.encode(np.array([[[1.5, 5.5], [9.5, 13.5], [5.5, 1.5]]], np.float32), np.ones((1, 3)))
+    box, empty = np.array([[0, 0, 16, 16]], np.float32), np.zeros((0, 4), np.float32)
+    person, nobody = np.array([[[1.5, 5.5, 2], [9.5, 13.5, 2], [5.5, 1.5, 2]]], np.float32), np.zeros((0, 3, 3))
+    scenes = [
+        Scene(np.zeros((16, 16, 1)), keypoints, np.zeros((16, 16), bool), np.ones(1), boxes=boxes)
+        for keypoints, boxes in ((person, box), (nobody, empty), (person, box))
+    ]
+
+    class Scenes(list):
+        def crop(self, index, epoch=0):
+            return self[index]
+
+    def run(images):
+        return {"heatmaps": np.repeat(maps, len(images), axis=0)}
+
+    found = from_scenes(find_in_crops(run, Scenes(scenes), codec, PAIR, batch=2))
+    assert [len(picture.found) for picture in found] == [1, 0, 1]
+    assert score_landmarks(found).summary().f_score == 1.0
 
 
 def test_the_curve_is_drawn(tmp_path):

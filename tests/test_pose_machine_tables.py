@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from scripts import script
 
-pytest.importorskip("keras")
+keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 pytest.importorskip("cv2", minversion="5")
 
+from posezoo import build  # noqa: E402
 from posezoo.cards import read_card  # noqa: E402
 from posezoo.codecs import make_codec  # noqa: E402
 from posezoo.data.depth_scenes import DepthFrame  # noqa: E402
+from posezoo.data.sample import KeypointSet  # noqa: E402
 from posezoo.evaluation.pose_machines import Labelled, overlapping  # noqa: E402
 from posezoo.inference.poses import Poses  # noqa: E402
 from posezoo.skeletons import DEPTH17  # noqa: E402
@@ -51,9 +53,70 @@ def test_overlapping_people():
         picture((0, 0, 10, 10), (7, 0, 10, 10)),
         picture(),
     )
-    # 3 x 10 shared of 170: 0.18
-    assert overlapping([apart, touching, nobody]) == [touching]
-    assert overlapping([touching], least=0.2) == []
+    # 3 x 10 shared of 170: 0.18; the paper's pictures share 12 to 15 %
+    assert overlapping([apart, touching, nobody], most=1.0) == [touching]
+    assert overlapping([touching], least=0.2, most=1.0) == overlapping([touching]) == []
+    little = picture((0, 0, 10, 10), (7.6, 0, 10, 10))  # 24 of 176: 0.136
+    assert overlapping([apart, touching, little]) == [little]
+    # One pair within the bounds, another beyond: such a picture is not among them.
+    assert overlapping([picture((0, 0, 10, 10), (7.6, 0, 10, 10), (9, 0, 10, 10))]) == []
+
+
+class TwoPeople:
+    """Three frames of two people on nothing, as boxes of depth."""
+
+    name, skeleton = "two people", DEPTH17
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        depth, keypoints = np.zeros((96, 128), np.float32), np.full((2, 17, 3), 2, np.float32)
+        for person, left in enumerate((20, 60)):
+            depth[10:80, left : left + 30] = 2 + index
+            keypoints[person, :, :2] = np.random.default_rng(person).uniform((left, 10), (left + 30, 80), (17, 2))
+        return DepthFrame(depth, keypoints, np.array([[20, 10, 30, 70], [60, 10, 30, 70]], np.float32), complete=True)
+
+
+def test_a_table_is_measured_from_frames_to_cells(tmp_path, monkeypatch):
+    """Weights made here: of table I's rows the given one and the released ones have numbers."""
+    monkeypatch.setattr(tables, "RUNS", 1)
+    monkeypatch.setitem(
+        tables.TABLES, "I", {name: tables.TABLES["I"][name] for name in ("mpm_1s", "mpm_2s", tables.WIDE)}
+    )
+    keras.utils.set_random_seed(0)
+    weights = tmp_path / "mine.weights.h5"
+    build("mpm_2s", input_px=96).save_weights(weights)
+    cfg = script("recipes/depth_recipes.py").DepthConfig(table="I", rows=f"mpm_2s=mpm_2s:{weights}", batch=2)
+    lines = tables.report(cfg, TwoPeople(), {"input_px": 96}).splitlines()
+    table = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rows = {cells[0]: cells[1:] for cells in table}
+    assert rows[""][:5] == ["network", "parameters", "GMACs", "int8 ms", "float ms"]
+    assert rows["mpm_1s"][1:3] == ["99,890", "0.59"] and rows["mpm_1s"][3].endswith("(LiteRT)")
+    assert rows["mpm_2s"][3] == "not measured" and rows["mpm_2s"][4].endswith("(Keras)")
+    assert rows[tables.WIDE][:6] == ["rpm_2s", "10,532,068", "43.70", "not measured", "not measured", "not trained"]
+    for row in ("mpm_1s", "mpm_2s"):
+        assert all(0 <= float(cell) <= 1 for cell in rows[row][5:])
+    assert "1 runs" in lines[-1]
+
+
+def test_measured_frames_carry_their_own_boxes():
+    """Half of the frames, a network that sees nothing: the labels and boxes at its size."""
+    cfg = script("recipes/depth_recipes.py").DepthConfig(val_frames=2, batch=2)
+    network = build("mpm_1s", input_px=128)
+    network.set_weights([np.zeros_like(w) for w in network.get_weights()])
+    pictures = tables.measured(cfg, tables.Row("mpm_1s", "mpm_1s", None), network, TwoPeople())
+    assert len(pictures) == 2 and len(pictures[0].found) == 0
+    np.testing.assert_allclose(pictures[0].boxes, [[20, 26, 30, 70], [60, 26, 30, 70]], atol=1e-4)
+
+
+def test_shares_of_the_training_frames_are_spread_evenly():
+    recipes = script("recipes/depth_recipes.py")
+    people = KeypointSet("eight", DEPTH17, records=list(range(8)))
+    assert recipes.some(recipes.DepthConfig(share=0.5), people).records == [0, 2, 4, 6]
+    assert len(recipes.some(recipes.DepthConfig(), people)) == 8
+    with pytest.raises(SystemExit, match="--share 25.0: expected a share above 0, up to 1"):
+        recipes.some(recipes.DepthConfig(share=25.0), people)
 
 
 class Oracle:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,23 @@ pytest.importorskip("tensorflow")
 
 from keras import ops  # noqa: E402
 
+from posezoo.cards import all_cards  # noqa: E402
+from posezoo.codecs.heatmap import UNLABELLED, HeatmapCodec  # noqa: E402
 from posezoo.codecs.part_affinity import UNKNOWN, PartAffinityCodec  # noqa: E402
-from posezoo.data.depth_scenes import DepthAugmentation, DepthFrame, DepthScenes, MixedScenes, silhouette  # noqa: E402
+from posezoo.data.depth_scenes import (  # noqa: E402
+    DepthAugmentation,
+    DepthFrame,
+    DepthPeople,
+    DepthScenes,
+    MixedScenes,
+    person_batch,
+    silhouette,
+)
+from posezoo.evaluation.pose_machines import Labelled, from_scenes, score_landmarks  # noqa: E402
+from posezoo.inference.poses import Poses  # noqa: E402
 from posezoo.models.pose_machines import pose_machine, with_features  # noqa: E402
 from posezoo.skeletons import DEPTH17  # noqa: E402
+from posezoo.training.config import parse  # noqa: E402
 from posezoo.training.pose_machines import (  # noqa: E402
     AdversarialTrainer,
     StageTrainer,
@@ -30,8 +45,10 @@ from posezoo.training.pose_machines import (  # noqa: E402
     stage_names,
     teacher_loss,
 )
+from posezoo.training.run import Checkpoint, Run  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+NOBODY = Poses.empty(DEPTH17)
 
 
 def maps(value: float, stages: int = 1, batch: int = 1) -> dict:
@@ -89,7 +106,7 @@ def test_trainer_without_a_teacher_is_the_labels_loss():
     assert float(trainer.compute_loss(x, y, network(x, training=False))) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_student_learns_its_teachers_maps_and_features_and_the_teacher_stays():
+def test_a_student_learns_its_teachers_maps_and_features_and_the_teacher_stays(eager):
     teacher = with_features(pose_machine("mpm", stages=2, input_px=32, intermediate=True))
     student = with_features(pose_machine("mpm", input_px=32, intermediate=True))
     before = [w.copy() for w in teacher.get_weights()]
@@ -196,6 +213,48 @@ def test_whole_frame_is_fitted_and_its_keypoints_go_with_it():
     np.testing.assert_allclose(left, [49, 39.5, 2], atol=1e-4)
 
 
+def test_scenes_and_whole_frames_are_measured_alike():
+    """The recipes measure at the network's size, `posezoo eval` in the frame's pixels: one result."""
+    frame, scene = Frames()[0], DepthScenes(Frames(), (160, 160)).crop(0)
+    assert scene.boxes.tolist() == [[60.5, 60.5, 40, 40]]
+    kappas, marks = np.linspace(0.01, 1, 100), []
+    for off, truth, boxes in (
+        (5, frame.keypoints, frame.boxes),
+        (10, scene.keypoints, from_scenes([(scene, NOBODY)])[0].boxes),
+    ):
+        found = Poses(truth[..., :2] + (off, 0), truth[..., 2] / 2, DEPTH17)
+        marks.append(score_landmarks([Labelled(found, truth, boxes)], kappas=kappas).recall())
+    np.testing.assert_array_equal(*marks)
+    # Five pixels of the box's 20 are a quarter; between the wrists, all that is labelled, there is no height at all.
+    assert np.nanmean(marks[0]) == pytest.approx(0.76)
+
+
+def test_one_person_is_cut_out_around_the_box():
+    class Two(Frames):
+        def __getitem__(self, index):
+            frame = super().__getitem__(index)
+            near = frame.keypoints + np.float32([10, 0, 0])
+            boxes = np.concatenate([frame.boxes, [[35, 10, 30, 40]]])
+            return replace(frame, keypoints=np.concatenate([frame.keypoints, near]), boxes=boxes.astype("f4"))
+
+    scene = DepthPeople(Two(), (80, 80), enlarge_box=1.0).crop(0)
+    # The larger box's 40 pixels fill the crop: twice the size, its middle at (50, 30).
+    assert scene.boxes.tolist() == [[9.5, -0.5, 60, 80]]
+    left = DEPTH17.index("left_wrist")
+    np.testing.assert_allclose(scene.keypoints[:, left], [[(59 - 50) * 2 + 39.5, (29.5 - 30) * 2 + 39.5, 2]], atol=1e-4)
+    varied = DepthPeople(Two(), (80, 80), augmentation=DepthAugmentation(rotate=0, crop=0, flip=0))
+    sides = {round(float(varied.crop(i % 2, i).boxes[0, 2])) for i in range(20)}
+    assert sides == {64, 48}  # either person: 80 / 1.25 by the longer side
+    codec = HeatmapCodec((80, 80), background=True)
+    images, targets = person_batch([scene, nobody(scene)], codec, scale=lambda x: x, skeleton=DEPTH17)
+    assert images.shape == (2, 80, 80, 1) and targets["heatmaps"].shape == (2, 20, 20, 18)
+    assert targets["heatmaps"][0, ..., left].max() > 0.8 and (targets["heatmaps"][1] == UNLABELLED).all()
+
+
+def nobody(scene):
+    return replace(scene, keypoints=np.zeros((0, 17, 3), np.float32), boxes=np.zeros((0, 4), np.float32))
+
+
 def test_varied_scenes_keep_keypoints_on_the_person():
     scenes = DepthScenes(Frames(), (64, 64), augmentation=DepthAugmentation(drop=0.0), seed=3)
     for epoch in range(40):
@@ -267,13 +326,110 @@ def test_progressive_training_and_distillation_run(tmp_path, eager):
         assert (tmp_path / name / "pictures" / "epoch_001.png").exists()
 
 
-@pytest.mark.slow
-def test_adaptation_runs_and_keeps_weights_by_both_criteria(tmp_path, eager):
-    run("adapt_pose_machine", tmp_path)
-    assert (tmp_path / "best.weights.h5").exists()
-    assert (tmp_path / "confused.weights.h5").exists()
+@pytest.fixture
+def narrow(monkeypatch):
+    """Hourglasses of a few features."""
+    for name, width in {"FEATURES": 8, "STACK_INPUT": 8, "LEVELS": 1, "BLOCKS": 1}.items():
+        monkeypatch.setattr(f"posezoo.models.hourglass.{name}", width)
+
+
+@pytest.mark.parametrize("name, flags", [
+    ("train_pose_machine", ["--ema", "0.9", "--patience", "1"]),
+    ("distill_pose_machine", ["--teacher", "mpm_1s", "--model", "mpm_1s", "--protocol", "standard", "--gamma", "1"]),
+    ("adapt_pose_machine", ["--real-dataset", "dih"]),
+])  # fmt: skip
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, eager, monkeypatch, name, flags):
+    """From what lies on disk in the middle of the second epoch, as a kill leaves it, the same weights and history."""
+    flags = [*flags, "--input-px", "64", "--learning-rate", "1e-5", "--pictures", "0"]
+    if name == "adapt_pose_machine":
+        flags += ["--real", str(script("recipes/depth_recipes.py").rendered_as_dih(4, seed=3))]
+    folders = [tmp_path / "whole", tmp_path / "broken"]
+    begin = Checkpoint.on_train_batch_begin
+
+    def begin_and_copy(self, batch, logs=None):
+        if self.run.epoch == batch == 1:
+            shutil.copytree(folders[0], folders[1])
+        begin(self, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "on_train_batch_begin", begin_and_copy)
+        run(name, folders[0], *flags)
+    assert len(json.loads((folders[1] / "run.json").read_text())["history"]) == 1
+    run(name, folders[1], *flags)
+    histories = [json.loads((folder / "run.json").read_text())["history"] for folder in folders]
+    for one, other in zip(*histories, strict=True):
+        assert one.keys() == other.keys()
+        assert all(one[k] == pytest.approx(other[k], rel=1e-4) for k in one if k != "seconds")
+    with np.load(folders[0] / "state.npz") as a, np.load(folders[1] / "state.npz") as b:
+        assert set(a.files) == set(b.files)
+        assert json.loads(str(a["json"]))["plateau"] == json.loads(str(b["json"]))["plateau"]
+        for key in set(a.files) - {"json"}:
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-3, atol=1e-5, err_msg=key)
+        if name == "adapt_pose_machine":
+            # The last step of four is the third quarter of the paper's schedule.
+            single = [float(v) for key, v in b.items() if key.startswith("model/") and v.shape == ()]
+            assert pytest.approx(reversal_strength(0.75)) in single
+            files = ("best.weights.h5", "confused.weights.h5")
+            assert all((folder / file).exists() for folder in folders for file in files)
+            assert all(0 <= row["val_confusion"] <= 1 for row in histories[0])
+
+
+def test_the_most_confusing_weights_outlive_a_kill(tmp_path):
+    """A third is a third: an equal confusion after the kill does not take the file's place."""
+    adapt = script("recipes/adapt_pose_machine.py")
+    run_before = Run(tmp_path, adapt.Config())
+    run_before.history = [{"val_confusion": 0.25}, {"val_confusion": round(1 / 3, 6)}]
+    judge = adapt.Judge(adapt.Config(), run_before, None, None, [], [], None)
+    assert not judge.more_confused(1 / 3)
+    assert judge.more_confused(0.34)
+    assert not judge.more_confused(0.34)
+
+
+def test_schedules_of_the_learning_rate():
+    shared, distill = script("recipes/depth_recipes.py"), script("recipes/distill_pose_machine.py")
+    rate = shared.schedule(shared.DepthConfig(schedule="linear", learning_rate=0.1), 10)
+    assert [rate(step) for step in (0, 5, 10)] == pytest.approx([0.1, 0.05, 0])
+    assert distill.Config().schedule == "linear"  # the paper's students
+    rising = shared.schedule(shared.DepthConfig(schedule="cosine", learning_rate=0.1, warm_up=2), 10)
+    assert rising(0) < rising(1) > rising(9)
+    assert shared.schedule(shared.DepthConfig(learning_rate=0.1), 10)(9) == 0.1
+    with pytest.raises(SystemExit, match="unknown --schedule square; expected plateau, constant, cosine, linear"):
+        shared.schedule(shared.DepthConfig(schedule="square"), 10)
+
+
+def test_a_hourglass_learns_from_one_person_of_each_frame(tmp_path, eager, narrow):
+    """The recipe's whole way, with a narrow network: crops, both stacks' loss, evaluation, pictures."""
+    run("train_pose_machine", tmp_path, "--model", "hourglass_2s", "--optimizer", "adamw", "--learning-rate", "1e-3")
     history = json.loads((tmp_path / "run.json").read_text())["history"]
-    assert all(0 <= row["val_confusion"] <= 1 for row in history)
+    # Two stacks' mean squares: with the sum over 16 x 16 x 18 values it would be thousands.
+    assert all(0 < row["loss"] < 50 for row in history) and 0 <= history[-1]["val_f"] <= 1
+
+
+def test_every_card_of_depth_names_a_recipe_that_builds_its_network(narrow):
+    """What the cards say can be typed: the recipe knows the flags and makes the network with all its stages.
+
+    Of each family the network of two stages is built; `test_cards.py` builds them all.
+    """
+    recipe, shared = script("recipes/train_pose_machine.py"), script("recipes/depth_recipes.py")
+    for name, card in all_cards().items():
+        words = card.recipe.split()
+        if words[1] != "recipes/train_pose_machine.py":
+            continue
+        cfg = parse(recipe.Config, words[2:])
+        assert cfg.model == name
+        if not name.endswith("_2s"):
+            continue
+        network = shared.staged(cfg.model, input_px=64)
+        assert len(stage_names(network.output)) == int(name[-2])
+        assert set(shared.codec_of(cfg, network).outputs) <= set(network.output)
+
+
+def test_networks_that_a_recipe_cannot_train_are_told():
+    shared, distill = script("recipes/depth_recipes.py"), script("recipes/distill_pose_machine.py")
+    with pytest.raises(SystemExit, match="trains cpm_1s, .*mobilenet_split_224 is: python recipes/train_mobilenet"):
+        shared.staged("mobilenet_split_224")
+    with pytest.raises(SystemExit, match="--teacher hourglass_2s: has no part affinity fields"):
+        distill.teacher_of(distill.Config(teacher="hourglass_2s:x.weights.h5"))
 
 
 def test_teacher_without_weights_is_told():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 pytest.importorskip("cv2", minversion="5")
 
+import posezoo  # noqa: E402
+from posezoo import cli  # noqa: E402
 from posezoo.data.depth_scenes import DepthFrame, DepthScenes  # noqa: E402
+from posezoo.evaluation.pose_machines import Labelled, score_landmarks  # noqa: E402
 from posezoo.synth.crowd import body_source  # noqa: E402
 from posezoo.synth.frames import NewBackgrounds, SynthFrames  # noqa: E402
 from posezoo.synth.scene import Recipe, SceneSettings  # noqa: E402
@@ -32,9 +37,42 @@ def test_frames_hold_what_was_rendered(folders):
     assert frame.keypoints.shape == (len(sample.boxes), 17, 3)
     assert frame.complete
     np.testing.assert_array_equal(frame.people, sample.people > 0)
-    assert len(SynthFrames(folders["people"], first=1)) == 5
+    rest = SynthFrames(folders["people"], first=1)
+    assert len(rest) == 5 and len(SynthFrames(folders["people"], first=1, count=2)) == 2
+    few = rest.chosen([0, 3])
+    assert len(few) == 2 and np.array_equal(few[1].depth, frames[4].depth) and len(rest) == 5
     scene = DepthScenes(frames, (64, 64)).crop(1)
     assert scene.unlabelled is None
+
+
+def test_eval_measures_rendered_frames(folders, tmp_path, capsys):
+    pytest.importorskip("ai_edge_litert")
+    told = tmp_path / "told.json"
+    line = ["eval", "mpm_1s", "--dataset", "synth", "--data", str(folders["people"]), "--json", str(told)]
+    assert cli.main(line) == 0
+    measured, model = json.loads(told.read_text()), posezoo.load("mpm_1s", runtime="tflite")
+    frames = SynthFrames(folders["people"])
+    found = [Labelled(model(f.depth), f.keypoints, f.boxes) for f in (frames[i] for i in range(6))]
+    scores = score_landmarks(found).summary(threshold=model.card.score_threshold)
+    assert measured["frames"] == 6
+    assert measured["landmarks"]["all body"]["recall"] == pytest.approx(scores.recall)
+    assert measured["landmarks"]["all body"]["precision"] == pytest.approx(scores.precision) and scores.precision > 0
+    assert cli.main([*line[:5], str(tmp_path)]) != 0 and "no synthetic data set" in capsys.readouterr().err
+
+
+def test_people_on_nothing():
+    """Table II's last row: without background nothing is read around the people, who are the same."""
+    made = {}
+    for empty in (False, True):
+        recipe = Recipe(width=80, height=60, scene=SceneSettings(people=(2, 2)), exact=True, empty=empty)
+        made[empty] = Job(body_source(["builtin"]), 1, seed=5, recipe=recipe).sample(0)
+    alone = made[True]
+    assert alone.meta["background"] == "none" and made[False].meta["background"] == "room"
+    assert (alone.people > 0).sum() > 100 and not alone.depth[alone.people == 0].any()
+    assert (made[False].depth[made[False].people == 0] > 0).any()
+    # The room comes after the people in the order of random numbers.
+    np.testing.assert_array_equal(alone.landmarks_px, made[False].landmarks_px)
+    assert "empty" not in Job(body_source(["builtin"]), 1).described()["recipe"]
 
 
 def person_at(distance_m: float, *, people: bool = True) -> DepthFrame:

@@ -226,8 +226,24 @@ def test_tfrecord(tmp_path):
         made = job().sample(number)
         assert np.array_equal(sample.depth, made.depth) and np.array_equal(sample.people, made.people)
         assert np.allclose(sample.landmarks_px, made.landmarks_px) and sample.names == made.names
-    with pytest.raises(DatasetError, match="holds TFRecord files"):
-        SynthShards(tmp_path)
+    shards = SynthShards(tmp_path)
+    assert len(shards) == 5 and shards.complete
+    for number in (4, 0):  # by number, as NPZ
+        for name in ("depth", "parts", "landmarks_px", "visibility", "boxes"):
+            assert np.array_equal(getattr(shards[number], name), getattr(samples[number], name)), name
+    first = tmp_path / "shard-00000.tfrecord"
+    first.write_bytes(first.read_bytes()[:-9])
+    with pytest.raises(DatasetError, match="shard-00000.tfrecord: damaged"):
+        SynthShards(tmp_path)[0]
+
+
+def test_tfrecords_of_empty_scenes(tmp_path):
+    pytest.importorskip("tensorflow")
+    nobody = Recipe(width=40, height=30, scene=SceneSettings(people=(0, 1)))
+    records = Job(capsule_person, 6, seed=1, recipe=nobody, shard_size=3, file_format="tfrecord")
+    write_dataset(tmp_path, records)
+    counts = [len(sample.boxes) for sample in SynthShards(tmp_path)]
+    assert set(counts) == {0, 1} and counts == [len(records.sample(i).boxes) for i in range(6)]
 
 
 def test_ray(dataset, tmp_path, monkeypatch):
@@ -291,6 +307,9 @@ def test_preview_needs_no_folder(capsules, tmp_path, capsys):
         ("out --images 0", "at least 1"),
         ("out --backgrounds nowhere", "nowhere: no such folder"),
         ("out --drop 2", "a share from 0 to 1"),
+        ("out --no-background --backgrounds rooms", "exclude each other"),
+        ("out --no-background --inpaint", "with --no-background these are the people"),
+        ("out --hands --no-background", "--no-background is for people"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(capsules, tmp_path, monkeypatch, capsys, line, message):

@@ -1,12 +1,14 @@
 """Make pictures of the README and the docs, from public-domain photographs and rendered.
 
 python tools/make_pictures.py
-python tools/make_pictures.py hands
+python tools/make_pictures.py hands clothes backgrounds
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,8 +47,98 @@ def hands() -> Path:
     return IMAGES / "synth_hands.jpg"
 
 
+def clothes() -> Path:
+    """Built-in people in coats, from the front, and with backpacks, from behind and from the side."""
+    from posezoo.synth.crowd import activities
+    from posezoo.synth.procedural import BuiltinPeople
+
+    rng, coats, packs = np.random.default_rng(4), [], []
+    while len(coats) < 3 or len(packs) < 3:
+        body = BuiltinPeople().random(rng)
+        posed = body.posed(activities(rng, body)[0])
+        if body.about["backpack"] and len(packs) < 3:
+            packs.append((posed, (np.pi, 2.2, -1.3)[len(packs)]))
+        elif body.about.get("upper") == "coat" and len(coats) < 3:
+            coats.append((posed, (0.0, 0.5, -0.6)[len(coats)]))
+    return portraits("synth_clothes.jpg", coats + packs)
+
+
+def motion() -> Path:
+    """Built-in people in poses of CMU's motion files, from POSEZOO_SHARED."""
+    from posezoo.synth.motion import MotionLibrary
+    from posezoo.synth.procedural import BuiltinPeople
+
+    folder = Path(os.environ.get("POSEZOO_SHARED", IMAGES.parents[2] / "shared")) / "data" / "mocap_cmu_bvh"
+    if not folder.is_dir():
+        raise SystemExit(f"{folder}: no motion files; set POSEZOO_SHARED to the folder of data/mocap_cmu_bvh")
+    rng, library, people = np.random.default_rng(8), MotionLibrary.in_folders(str(folder)), []
+    for number in range(6):
+        body = BuiltinPeople().random(rng)
+        people.append((body.posed(library.random(rng, rig=body.rig, girth=body.girth)), (-0.7, 0.0, 0.7)[number % 3]))
+    return portraits("synth_motion.jpg", people)
+
+
+def portraits(name: str, people: list) -> Path:
+    """Write people beside each other, in colour and below in depth: pairs of a posed body and its yaw."""
+    from posezoo.synth.camera import Camera, Intrinsics
+    from posezoo.synth.preview import coloured_depth
+    from posezoo.synth.render import render, shaded_rgb
+    from posezoo.synth.scene import stand
+
+    width, height = 190, 270
+    camera = Camera.looking(Intrinsics(330, 330, width / 2, height / 2, width, height), (0, 1.1, 0), tilt=0.06)
+    columns = []
+    for body, yaw in people:
+        view = render([stand(body, (0, -2.9), yaw)], camera)
+        colour = shaded_rgb(view, np.random.default_rng(1))
+        colour[view.depth == 0] = 40
+        columns.append(np.vstack([colour, coloured_depth(view.depth * 1000)]))
+    write_picture(IMAGES / name, np.hstack(columns))
+    return IMAGES / name
+
+
+def backgrounds() -> Path:
+    """A frame without people, people fused with it, and the same with its holes filled, three times.
+
+    Frames of empty rooms, written as files, stand for real ones: no real frame of an empty room is free to show.
+    """
+    import cv2
+
+    from posezoo.synth.crowd import body_source
+    from posezoo.synth.preview import coloured_depth
+    from posezoo.synth.scene import Recipe, SceneSettings
+    from posezoo.synth.write import Job
+
+    people, rows = body_source(["builtin"]), []
+    with tempfile.TemporaryDirectory() as folder:
+        rooms = Job(people, 20, seed=3, recipe=Recipe(scene=SceneSettings(people=(0, 0)), silhouette_drop=0))
+        for number in range(rooms.images):
+            depth = rooms.sample(number).depth
+            if (depth > 0).mean() > 0.9:  # others are open, farther than the sensor sees
+                cv2.imwrite(f"{folder}/{number}.png", depth)
+        scene = SceneSettings(people=(1, 2), nearest_m=1.5, farthest_m=3.5)
+        jobs = [Job(people, 40, seed=2, recipe=Recipe(scene=scene, inpaint=fill), backgrounds=folder)
+                for fill in (False, True)]  # fmt: skip
+        for number in range(jobs[0].images):
+            fused, filled = (job.sample(number) for job in jobs)
+            if fused.meta["background"] == "room" or len(rows) == 3 or not len(fused.boxes):
+                continue
+            behind = cv2.imread(f"{folder}/{fused.meta['background']}", cv2.IMREAD_UNCHANGED)
+            # A background is mirrored in one of two cases: shown as it was used.
+            far = (fused.people == 0) & (fused.depth > 0)
+            unlike = [np.abs(frame.astype(int) - fused.depth)[far].mean() for frame in (behind, behind[:, ::-1])]
+            behind = behind[:, ::-1] if unlike[1] < unlike[0] else behind
+            tiles = [coloured_depth(depth, nearest_mm=800, farthest_mm=6000) for depth in
+                     (behind, fused.depth, filled.depth)]  # fmt: skip
+            rows.append(np.hstack([cv2.resize(tile, (240, 180), interpolation=cv2.INTER_AREA) for tile in tiles]))
+    write_picture(IMAGES / "synth_backgrounds.jpg", np.vstack(rows))
+    return IMAGES / "synth_backgrounds.jpg"
+
+
 SHOWN_HANDS = 10
-PICTURES: dict[str, Callable[[], Path]] = {"demo": demo, "hands": hands}
+PICTURES: dict[str, Callable[[], Path]] = {
+    "demo": demo, "hands": hands, "clothes": clothes, "motion": motion, "backgrounds": backgrounds,
+}  # fmt: skip
 
 
 def main(argv=None) -> None:

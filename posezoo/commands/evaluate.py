@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from posezoo.inference.estimator import PoseModel
     from posezoo.inference.poses import Poses
 
-#: Data sets of depth frames.
-DEPTH_LAYOUTS = ("utd_mhad", "dih", "panoptic_depth", "itop")
+#: Data sets of depth frames: real ones, and folders of `posezoo synth`.
+DEPTH_LAYOUTS = ("utd_mhad", "dih", "panoptic_depth", "itop", "synth")
 
 
 def eval_command(arguments: argparse.Namespace) -> int:
@@ -127,16 +127,24 @@ def eval_bottom_up(model: PoseModel, arguments: argparse.Namespace) -> int:
 def eval_depth(model: PoseModel, arguments: argparse.Namespace) -> int:
     """Precision, recall and F-score of landmarks in depth frames."""
     from posezoo.data.readers import read
-    from posezoo.evaluation.pose_machines import UPPER_BODY, find_in_records, score_landmarks
+    from posezoo.evaluation.pose_machines import UPPER_BODY, find_in_frames, find_in_records, score_landmarks
 
-    people = read(arguments.dataset, Path(arguments.data), arguments.split)
-    if not len(people):
+    run = partial(model, flip=arguments.flip)
+    if arguments.dataset == "synth":
+        from posezoo.synth.frames import SynthFrames
+
+        frames = SynthFrames(arguments.data)
+        count, find = len(frames), partial(find_in_frames, run, frames)
+    else:
+        people = read(arguments.dataset, Path(arguments.data), arguments.split)
+        count, find = len(people), partial(find_in_records, run, people)
+    if not count:
         raise CommandError(f"{arguments.data}: no labelled frame in split '{arguments.split}'")
-    pictures, unreadable = find_in_records(
-        partial(model, flip=arguments.flip), people, progress=lambda rows: track(rows, "evaluating")
-    )
+    pictures, unreadable = find(
+        boxes=not model.codec.bottom_up, progress=lambda rows: track(rows, "evaluating")
+    )  # fmt: skip
     if not pictures:
-        raise CommandError(f"{arguments.data}: none of {len(people)} frames can be read, such as {unreadable[0]}")
+        raise CommandError(f"{arguments.data}: none of {count} frames can be read, such as {unreadable[0]}")
     scores = score_landmarks(pictures, matching=arguments.matching)
     threshold = model.card.score_threshold
     measured = {**scores.per_type(threshold), "all body": scores.summary(threshold=threshold)}
@@ -203,6 +211,7 @@ def add_to(command: Command) -> None:
           posezoo eval mobilenet_split_224 --dataset lsp --data lspet --split val --runtime tflite --plot pck.png
           posezoo eval efficienthrnet_h-2 --dataset coco --data coco --runtime keras --flip --scales 0.5,1,1.5
           posezoo eval mpm_4s --dataset utd_mhad --data utd_mhad_depth --plot precision_recall.png
+          posezoo eval mpm_4s --dataset synth --data synth/val --matching person
           posezoo eval hand25d --dataset hands --data hands/test
     """)  # fmt: skip
     model_argument(parser, positional=True)

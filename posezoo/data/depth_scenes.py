@@ -7,7 +7,7 @@ silhouettes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -141,7 +141,8 @@ class DepthScenes(ExampleSet):
             number = int(rng.integers(len(self.frames))) if varied else index * len(self.frames) // len(self)
         number, frame = self._readable(number)
         depth = frame.depth if self.background is None else self.background(rng, frame)
-        matrix, flip = self._crop_matrix(rng, depth.shape[::-1])
+        frame = self._chosen(rng, frame)
+        matrix, flip = self._crop_matrix(rng, frame)
         image = crop_depth(cleaned(depth), matrix, self.input_wh)
         a = self.augmentation
         if a is not None:
@@ -159,10 +160,16 @@ class DepthScenes(ExampleSet):
             unlabelled = unlabelled_joints(given, boxes, self.input_wh, enlarge=self.enlarge)
         areas = np.prod(boxes[:, 2:], axis=1)
         nowhere = np.zeros(self.input_wh[::-1], bool)
-        return Scene(image, keypoints, nowhere, areas.astype(np.float32), unlabelled=unlabelled, index=number)
+        return Scene(
+            image, keypoints, nowhere, areas.astype(np.float32), unlabelled=unlabelled, index=number, boxes=boxes
+        )  # fmt: skip
 
-    def _crop_matrix(self, rng: np.random.Generator, frame_wh: tuple[int, int]) -> tuple[np.ndarray, bool]:
-        a, aspect = self.augmentation, self.input_wh[0] / self.input_wh[1]
+    def _chosen(self, rng: np.random.Generator, frame: DepthFrame) -> DepthFrame:
+        """What of a frame's people counts: everybody."""
+        return frame
+
+    def _crop_matrix(self, rng: np.random.Generator, frame: DepthFrame) -> tuple[np.ndarray, bool]:
+        a, aspect, frame_wh = self.augmentation, self.input_wh[0] / self.input_wh[1], frame.depth.shape[::-1]
         centre, size = box_to_crop(whole_picture(*frame_wh), aspect=aspect)
         if a is None:
             return crop_matrix(centre, size, self.input_wh), False
@@ -175,6 +182,60 @@ class DepthScenes(ExampleSet):
         rotation = rng.uniform(-a.rotation_deg, a.rotation_deg) if rng.random() < a.rotate else 0.0
         flip = bool(rng.random() < a.flip)
         return crop_matrix(centre, size, self.input_wh, rotation_deg=rotation, flip=flip), flip
+
+
+class DepthPeople(DepthScenes):
+    """One person of each depth frame, cut out around its box, for networks that look at one.
+
+    With augmentation any person of the frame, at random; without, the one with the largest box. A frame without people
+    is fitted, and nothing in it is labelled. The sides of a random crop are times that of the plain one.
+
+    Args:
+        enlarge_box: Factor on the box's longer side; the other arguments are those of `DepthScenes`.
+    """
+
+    def __init__(self, *args, enlarge_box: float = 1.25, **options):
+        super().__init__(*args, **options)
+        self.enlarge_box = enlarge_box
+
+    def _chosen(self, rng: np.random.Generator, frame: DepthFrame) -> DepthFrame:
+        areas = np.prod(np.reshape(frame.boxes, (-1, 4))[:, 2:], axis=1)
+        there = np.flatnonzero((areas > 0) & (frame.keypoints[..., 2] > 0).any(axis=-1))
+        if self.augmentation is None:
+            chosen = there[areas[there].argsort(kind="stable")[-1:]]
+        else:
+            chosen = there[rng.integers(len(there))][None] if len(there) else there
+        return replace(frame, keypoints=frame.keypoints[chosen], boxes=np.reshape(frame.boxes, (-1, 4))[chosen])
+
+    def _crop_matrix(self, rng: np.random.Generator, frame: DepthFrame) -> tuple[np.ndarray, bool]:
+        if not len(frame.boxes):
+            return super()._crop_matrix(rng, frame)
+        a, aspect = self.augmentation, self.input_wh[0] / self.input_wh[1]
+        centre, size = box_to_crop(frame.boxes[0], enlarge=self.enlarge_box, aspect=aspect)
+        if a is None:
+            return crop_matrix(centre, size, self.input_wh), False
+        if rng.random() < a.crop:
+            larger = np.exp(rng.uniform(*np.log(a.side)))
+            centre, size = centre + rng.uniform(-0.1, 0.1, 2) * size, size * larger
+        rotation = rng.uniform(-a.rotation_deg, a.rotation_deg) if rng.random() < a.rotate else 0.0
+        flip = bool(rng.random() < a.flip)
+        return crop_matrix(centre, size, self.input_wh, rotation_deg=rotation, flip=flip), flip
+
+
+def person_batch(scenes: Sequence[Scene], codec, *, scale: Callable[[np.ndarray], np.ndarray], skeleton: Skeleton):
+    """Stack scenes of at most one person into network inputs and heatmap targets, as `scene_batch` does for many.
+
+    Args:
+        scenes: Of `DepthPeople`.
+        codec: A `HeatmapCodec`.
+        scale: Brings metres to the network's input.
+        skeleton: Of the keypoints; a scene without people has none of them labelled.
+    """
+    nobody = np.zeros((skeleton.num_keypoints, 3), np.float32)
+    keypoints = np.stack([s.keypoints[0] if len(s.keypoints) else nobody for s in scenes])
+    return scale(np.stack([s.image for s in scenes])), {
+        "heatmaps": codec.targets(keypoints[..., :2], keypoints[..., 2])
+    }
 
 
 def silhouette(people: np.ndarray, reach_px: int) -> np.ndarray:

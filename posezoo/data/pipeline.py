@@ -236,7 +236,7 @@ def tf_dataset(
     return data.map(load, num_parallel_calls=workers, deterministic=True).prefetch(4)
 
 
-def load_all(crops: Examples, *, epoch: int = 0, workers: int = 2) -> Iterator[Crop]:
+def load_all(crops: Examples, *, epoch: int = 0, workers: int = 2) -> Iterator[Any]:
     """Yield every example in order, loaded a little ahead by threads; for evaluation."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque = deque()

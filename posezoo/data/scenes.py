@@ -29,6 +29,8 @@ class Scene:
         unlabelled: bool `(height, width, K)` or None: where single keypoints may be unlabelled.
         areas: `(N,)` square pixels, the scale of the object-keypoint similarity.
         index: Which example of the set this is.
+        boxes: `(N, 4)` x, y, width, height of whole persons in pixels of `image`, as the data set has them; None where
+            it has none.
     """
 
     image: np.ndarray
@@ -37,6 +39,7 @@ class Scene:
     areas: np.ndarray
     unlabelled: np.ndarray | None = None
     index: int = 0
+    boxes: np.ndarray | None = None
 
     @property
     def ignored(self) -> np.ndarray:
@@ -98,7 +101,8 @@ class Pictures(ExampleSet):
             ignore = warped_mask(record.ignore(), matrix, self.input_wh)
         moved = moved_keypoints(keypoints, matrix, self.input_wh)
         areas = record.areas * abs(np.linalg.det(matrix[:, :2]))
-        return Scene(pixels, moved, ignore, areas.astype(np.float32), index=found)
+        boxes = moved_boxes(record.boxes, matrix).astype(np.float32)
+        return Scene(pixels, moved, ignore, areas.astype(np.float32), index=found, boxes=boxes)
 
 
 def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:

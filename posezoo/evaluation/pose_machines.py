@@ -23,9 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from posezoo.data.depth_scenes import DepthFrames
+from posezoo.data.pipeline import Examples, batches, load_all
 from posezoo.data.sample import KeypointSet
 from posezoo.data.scenes import Scene
 from posezoo.geometry import box_of_points
+from posezoo.inference.estimator import CropCodec, run_crops
 from posezoo.inference.images import ImageError
 from posezoo.inference.poses import Poses
 from posezoo.skeletons import Skeleton, joint_kind
@@ -256,8 +259,14 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12) -> list[Labelled]:
-    """Return the pictures in which the boxes of two people overlap (table III), by intersection over union."""
+def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12, most: float = 0.15) -> list[Labelled]:
+    """Return the pictures in which the boxes of two people overlap: table III's by default.
+
+    Args:
+        pictures: With the people's labelled boxes.
+        least: Of the largest intersection over union of two boxes in the picture.
+        most: The same.
+    """
 
     def overlap(boxes: np.ndarray) -> float:
         low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
@@ -267,26 +276,58 @@ def overlapping(pictures: Sequence[Labelled], *, least: float = 0.12) -> list[La
         ratio = shared / np.maximum(areas[:, None] + areas - shared, 1e-9)
         return float(np.max(ratio - np.eye(len(boxes)), initial=0.0))
 
-    return [picture for picture in pictures if overlap(np.asarray(picture.boxes, float).reshape(-1, 4)) >= least]
+    return [p for p in pictures if least <= overlap(np.asarray(p.boxes, float).reshape(-1, 4)) <= most]
 
 
 def from_scenes(found: Sequence[tuple[Scene, Poses]]) -> list[Labelled]:
-    """What `posezoo.evaluation.bottom_up.find_in_scenes` found, with the boxes of the labelled keypoints."""
+    """What `posezoo.evaluation.bottom_up.find_in_scenes` found, with the data set's boxes.
+
+    Where a scene has none, they are those of its labelled keypoints, as `KeypointSet.add` makes them.
+    """
     pictures = []
     for scene, poses in found:
-        boxes = [box_of_points(person[person[:, 2] > 0, :2]) for person in scene.keypoints]
-        pictures.append(Labelled(poses, scene.keypoints, np.array(boxes, np.float32).reshape(-1, 4)))
+        boxes = scene.boxes
+        if boxes is None:
+            boxes = np.array([box_of_points(person[person[:, 2] > 0, :2]) for person in scene.keypoints], np.float32)
+        pictures.append(Labelled(poses, scene.keypoints, np.reshape(boxes, (-1, 4))))
     return pictures
 
 
+def find_in_crops(
+    run: Callable, scenes: Examples, codec: CropCodec, skeleton: Skeleton, *, batch: int = 8, workers: int = 2
+) -> list[tuple[Scene, Poses]]:
+    """Run a network for one person on scenes of one person each, as `find_in_scenes` does for many.
+
+    Args:
+        run: The network on any runtime.
+        scenes: Such as `posezoo.data.depth_scenes.DepthPeople`.
+        codec: Decodes the output that it names.
+        skeleton: The network's keypoints.
+        batch: Scenes per call of `run`.
+        workers: Loader threads.
+    """
+    found: list[tuple[Scene, Poses]] = []
+    for loaded in batches(load_all(scenes, workers=workers), batch):
+        keypoints, scores = run_crops(run, codec, np.stack([s.image for s in loaded]), skeleton, flip=False)
+        for scene, points, values in zip(loaded, keypoints, np.clip(scores, 0, 1), strict=True):
+            there = bool(len(scene.keypoints))
+            found.append((scene, Poses(points[None], values[None], skeleton) if there else Poses.empty(skeleton)))
+    return found
+
+
 def find_in_records(
-    model: Callable, people: KeypointSet, *, progress: Callable[[Iterable], Iterable] = iter
+    model: Callable,
+    people: KeypointSet,
+    *,
+    boxes: bool = False,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> tuple[list[Labelled], list[str]]:
     """Run a model on every picture of a set.
 
     Args:
         model: Picture to poses, such as a `PoseModel`.
         people: The labelled pictures, of the model's skeleton.
+        boxes: Whether the model looks at one person and is given the labelled boxes.
         progress: Wraps the iteration, for a progress bar.
 
     Returns:
@@ -296,9 +337,32 @@ def find_in_records(
     unreadable: list[str] = []
     for record in progress(people.records):
         try:
-            found = model(record.read(record.path))
+            picture = record.read(record.path)
+            found = model(picture, boxes=record.boxes) if boxes else model(picture)
         except ImageError:
             unreadable.append(record.path.name)
             continue
         pictures.append(Labelled(found, record.keypoints, record.boxes))
     return pictures, unreadable
+
+
+def find_in_frames(
+    model: Callable, frames: DepthFrames, *, boxes: bool = False, progress: Callable[[Iterable], Iterable] = iter
+) -> tuple[list[Labelled], list[str]]:
+    """Run a model on every frame of a set that holds frames, as `find_in_records` does on files.
+
+    Args:
+        model: Frame in metres to poses.
+        frames: Such as `posezoo.synth.frames.SynthFrames`.
+        boxes: As for `find_in_records`.
+        progress: Wraps the iteration, for a progress bar.
+
+    Returns:
+        What was found beside what is labelled, and no unreadable files.
+    """
+    pictures = []
+    for number in progress(range(len(frames))):
+        frame = frames[number]
+        found = model(frame.depth, boxes=frame.boxes) if boxes else model(frame.depth)
+        pictures.append(Labelled(found, frame.keypoints, frame.boxes))
+    return pictures, []

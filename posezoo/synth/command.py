@@ -31,8 +31,9 @@ MANUAL = """
                   the others, and all where none is given, are drawn from activities within joint limits
     backgrounds:  a folder of real depth frames without people (16-bit .png in millimetres, .npy); people stand at least
                   10 cm in front of them, or the frame is rejected. Rooms are built where none is given, or none fits
+                  --no-background leaves the people alone, with nothing read around them
     sensors:      kinect1 and d435 (shadows at the left of what is in front, steps of disparity), kinect2 (noise by
-                  light, holes at edges); --exact leaves all of it out
+                  light, holes at edges), tof (near range, mixed depth and holes at edges); --exact leaves all of it out
 
     hands:        with --hands one or two hands near the camera, at somebody's eyes or before a person: depth,
                   amplitude, a mask of left and right, 17 keypoints of each hand with visibility, orientation, pose.
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--leave-out", nargs="+", metavar="PATTERN",
         help="clips of --motion that are kept for tests, by name, such as 'a*_s7_*'")  # fmt: skip
     add("--backgrounds", metavar="FOLDER", help="real depth frames without people, to stand behind the people")
+    add("--no-background", action="store_true", help="people alone: neither rooms nor real backgrounds")
     add("--distance", metavar="MIN-MAX", help="metres from the camera (default: 1.2-8)")
     add("--rgb", action="store_true", help="shaded colour pictures as well")
     add("--amplitude", action="store_true", help="active-infrared pictures as well")
@@ -136,7 +138,7 @@ def _first_samples(out: str, job: Job | HandJob) -> list:
     if isinstance(job, HandJob):
         frames = SynthHands(out)
         return [frames[i] for i in range(count)]
-    return SynthShards(out)[:count] if job.file_format == "npz" else [job.sample(i) for i in range(count)]
+    return SynthShards(out)[:count]
 
 
 def _preview(arguments: argparse.Namespace, job: Job | HandJob, samples: list) -> None:
@@ -163,7 +165,8 @@ def hand_job_of(arguments: argparse.Namespace) -> HandJob:
     from posezoo.synth.hand_scene import HandRecipe
     from posezoo.synth.sensor import get_sensor
 
-    for name in ("people", "motion", "leave_out", "backgrounds", "distance", "rgb", "inpaint", "drop"):
+    for name in ("people", "motion", "leave_out", "backgrounds", "no_background", "distance", "rgb", "inpaint",
+                 "drop"):  # fmt: skip
         if getattr(arguments, name) not in (None, False):
             raise UserError(f"--{name.replace('_', '-')} is for people; leave it out with --hands")
     if arguments.format != "npz":
@@ -206,11 +209,15 @@ def job_of(arguments: argparse.Namespace) -> Job:
     drop = 0.2 if arguments.drop is None else arguments.drop
     if not 0 <= drop <= 1:
         raise UserError(f"--drop {drop}: expected a share from 0 to 1")
+    if arguments.no_background and arguments.backgrounds:
+        raise UserError("--no-background and --backgrounds exclude each other; leave one of them out")
+    if arguments.no_background and arguments.inpaint:
+        raise UserError("--inpaint fills holes with what is around them; with --no-background these are the people")
     recipe = Recipe(
         sensor=sensor, width=width, height=height,
         scene=SceneSettings(people=(int(people[0]), int(people[1])), nearest_m=nearest, farthest_m=farthest),
         silhouette_drop=drop, inpaint=arguments.inpaint, exact=arguments.exact, rgb=arguments.rgb,
-        amplitude=arguments.amplitude,
+        amplitude=arguments.amplitude, empty=arguments.no_background,
     )  # fmt: skip
     images = arguments.images
     if images is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +35,20 @@ class SynthFrames:
         cache_bytes: int = 2 << 30,
     ):
         self.shards = SynthShards(folder, cache_bytes=cache_bytes)
-        self.skeleton, self.first = skeleton, first
-        self.count = max(0, min(count or len(self.shards), len(self.shards) - first))
-        self.name = Path(folder).name
+        self.skeleton, self.name = skeleton, Path(folder).name
+        self.numbers: Sequence[int] = range(len(self.shards))[first:][: count or None]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
+
+    def chosen(self, indices: Sequence[int]) -> SynthFrames:
+        """Return the same data set with these of its frames alone."""
+        some = copy.copy(self)
+        some.numbers = [self.numbers[i] for i in indices]
+        return some
 
     def __getitem__(self, index: int) -> DepthFrame:
-        sample = self.shards[self.first + index]
+        sample = self.shards[self.numbers[index]]
         return DepthFrame(
             sample.depth.astype(np.float32) / 1000, sample.keypoints(self.skeleton), sample.boxes, sample.people > 0,
             complete=True,

@@ -319,6 +319,7 @@ class Recipe:
         margin_m: People stand this far in front of a real background.
         rgb: Make colour pictures.
         amplitude: Make active-infrared pictures.
+        empty: Nothing stands around the people: no room, no real background.
     """
 
     sensor: Sensor | str = "kinect1"
@@ -332,6 +333,7 @@ class Recipe:
     margin_m: float = 0.1
     rgb: bool = False
     amplitude: bool = False
+    empty: bool = False
 
 
 #: How many real backgrounds are tried before a room is built.
@@ -357,10 +359,10 @@ def make_sample(
     recipe = recipe or Recipe()
     sensor = get_sensor(recipe.sensor)
     intrinsics = sensor.intrinsics.resized(recipe.width, recipe.height)
-    real = backgrounds is not None and rng.random() < recipe.fused_share
-    scene = compose(rng, bodies, intrinsics, recipe.scene, furnished=not real)
+    real = not recipe.empty and backgrounds is not None and rng.random() < recipe.fused_share
+    scene = compose(rng, bodies, intrinsics, recipe.scene, furnished=not (real or recipe.empty))
     fused = None
-    background = "room"
+    background = "none" if recipe.empty else "room"
     if backgrounds is not None and real and scene.bodies:
         alone = render(scene.bodies, scene.camera)
         for _ in range(BACKGROUND_TRIES):

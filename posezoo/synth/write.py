@@ -119,9 +119,12 @@ class Job(ShardPlan):
 
     def described(self) -> dict:
         """Return what the index file says: all that the samples depend on."""
+        recipe = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        if not self.recipe.empty:  # data sets made before there was this choice are continued
+            del recipe["empty"]
         return {
             "format": FORMAT, "file_format": self.file_format, "images": self.images, "shard_size": self.shard_size,
-            "seed": self.seed, "recipe": json.loads(json.dumps(dataclasses.asdict(self.recipe))),
+            "seed": self.seed, "recipe": recipe,
             "backgrounds": self.backgrounds, **self.told,
         }  # fmt: skip
 
@@ -504,25 +507,34 @@ def _write_tfrecord(path: Path, shard: dict[str, np.ndarray]) -> None:
 
 def read_tfrecord(path: Path | str) -> Iterator[SynthSample]:
     """Yield the samples of a TFRecord shard. `tf.io.parse_example` reads the same features in a training pipeline."""
+    shard = _tfrecord_arrays(path)
+    for row in range(len(shard["counts"])):
+        yield unpack(shard, row)
+
+
+#: Features of numbers: type, and what is known of the shape of one sample's.
+_NUMBERS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "landmarks_px": (np.float32, (-1, 2)), "landmarks_mm": (np.float32, (-1, 3)), "visibility": (np.uint8, (-1,)),
+    "boxes": (np.float32, (-1, 4)), "cameras": (np.float64, (1, -1)), "counts": (np.int32, (1,)),
+}  # fmt: skip
+
+
+def _tfrecord_arrays(path: Path | str) -> dict[str, np.ndarray]:
+    """Read a TFRecord shard into the arrays that `pack` made."""
     tf = _tensorflow()
-    for record in tf.data.TFRecordDataset(str(path)):
-        features = tf.train.Example.FromString(record.numpy()).features.feature
-        names = np.array([n.decode() for n in features["names"].bytes_list.value])
-        count, k = features["counts"].int64_list.value[0], len(names)
-        shard = {
-            "names": names,
-            "counts": np.array([count], np.int32),
-            "landmarks_px": np.array(features["landmarks_px"].float_list.value, np.float32).reshape(count, k, 2),
-            "landmarks_mm": np.array(features["landmarks_mm"].float_list.value, np.float32).reshape(count, k, 3),
-            "visibility": np.array(features["visibility"].int64_list.value, np.uint8).reshape(count, k),
-            "boxes": np.array(features["boxes"].float_list.value, np.float32).reshape(count, 4),
-            "cameras": np.array(features["cameras"].float_list.value, np.float64)[None],
-        }
-        for name in (*PICTURES, "meta"):
-            if name in features:
-                data = np.frombuffer(features[name].bytes_list.value[0], np.uint8)
-                shard |= {name: data, f"{name}_ends": np.array([len(data)])}
-        yield unpack(shard, 0)
+    records = [tf.train.Example.FromString(r.numpy()).features.feature for r in tf.data.TFRecordDataset(str(path))]
+    names = next((list(r["names"].bytes_list.value) for r in records if r["names"].bytes_list.value), [])
+    shard = {"names": np.array([name.decode() for name in names])}
+    for name, (kind, shape) in _NUMBERS.items():
+        values = [r[name].float_list.value or r[name].int64_list.value for r in records]
+        shard[name] = np.concatenate([np.array(v, kind).reshape(shape) for v in values])
+    for name in ("landmarks_px", "landmarks_mm", "visibility"):
+        shard[name] = shard[name].reshape(-1, len(names), *shard[name].shape[1:])
+    blobs = {
+        name: [np.frombuffer(r[name].bytes_list.value[0], np.uint8) for r in records if name in r]
+        for name in (*PICTURES, "meta")
+    }
+    return shard | joined_blobs(blobs)
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -534,7 +546,7 @@ class ShardFolder:
     Can be sent to other processes; each then keeps its own shards in memory.
 
     Args:
-        folder: What `write_dataset` wrote, as NPZ.
+        folder: What `write_dataset` wrote, as NPZ or TFRecord.
         kind: What its samples are of, see `read_index`.
         cache_bytes: Memory for shards, which stay compressed in it.
 
@@ -550,11 +562,8 @@ class ShardFolder:
         self.about = read_index(folder)
         if self.about.get("kind", "people") != kind:
             raise DatasetError(f"{folder}: holds a data set of {self.about['kind']}, expected one of {kind}")
-        if self.about["file_format"] != "npz":
-            raise DatasetError(
-                f"{folder}: holds TFRecord files; read them by posezoo.synth.write.read_tfrecord or tf.data, or make "
-                "the data set as npz"
-            )
+        if self.about["file_format"] == "tfrecord":
+            _tensorflow()
         size, images = self.about["shard_size"], self.about["images"]
         self._rows: list[tuple[int, int]] = []
         for shard in range(-(-images // size)):
@@ -569,7 +578,7 @@ class ShardFolder:
         return {**self.__dict__, "_cache": OrderedDict()}
 
     def _path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}.npz"
+        return self.folder / f"shard-{shard:05d}.{self.about['file_format']}"
 
     @property
     def complete(self) -> bool:
@@ -594,8 +603,11 @@ class ShardFolder:
             return self._cache[number]
         path = self._path(number)
         try:
-            with np.load(path) as file:
-                shard = {name: file[name] for name in file.files}
+            if path.suffix == ".tfrecord":
+                shard = _tfrecord_arrays(path)
+            else:
+                with np.load(path) as file:
+                    shard = {name: file[name] for name in file.files}
         except Exception as error:  # noqa: BLE001  zip and NumPy each raise their own kind
             raise DatasetError(
                 f"{path}: damaged ({error}); the command that made the data set makes it again"
@@ -612,7 +624,7 @@ class SynthShards(ShardFolder, Sequence[SynthSample]):
     """The samples of a data set of people, by number; see `ShardFolder`.
 
     Args:
-        folder: What `write_dataset` wrote, as NPZ.
+        folder: What `write_dataset` wrote, as NPZ or TFRecord.
         cache_bytes: Memory for shards, which stay compressed in it.
 
     Raises:

@@ -7,6 +7,7 @@ arXiv:1912.00711: equations 3 to 5 (stages), section V (distillation), section V
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import keras
@@ -34,13 +35,18 @@ def squared_error(target, predicted):
 
 
 def stage_names(outputs: Mapping) -> list[dict[str, str]]:
-    """Return the output names of each stage by branch, first stage first."""
-    earlier = sorted(int(name.removeprefix("pafs_s")) for name in outputs if name.startswith("pafs_s"))
-    return [{b: f"{b}_s{stage}" for b in BRANCHES} for stage in earlier] + [{b: b for b in BRANCHES}]
+    """Return the output names of each stage by branch, first stage first.
+
+    Stages are `heatmaps_s1`, a stacked hourglass's `heatmaps_1`; it has no fields.
+    """
+    branches = [b for b in BRANCHES if b in outputs]
+    found = (re.fullmatch(rf"{branches[0]}(_s?(\d+))", name) for name in outputs)
+    endings = sorted((int(stage[2]), stage[1]) for stage in found if stage)
+    return [{b: b + ending for b in branches} for _, ending in endings] + [{b: b for b in branches}]
 
 
 def labels_loss(target: Mapping, predicted: Mapping):
-    """Squared error to the labels at every stage and both branches, `(batch,)`."""
+    """Squared error to the labels at every stage and branch, `(batch,)`."""
     total = 0.0
     for stage in stage_names(predicted):
         for branch, name in stage.items():
