@@ -139,7 +139,12 @@ def dataset_arguments(
     parser.add_argument(
         "--dataset", choices=layouts, default="lsp", help="the data set's layout (default: %(default)s)"
     )
-    parser.add_argument("--split", default=split, help="train, val, test or all, as it has them (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        default=split,
+        help="train, val, test or all, as it has them; coco's test is test-dev, whose labels COCO keeps "
+        "(default: %(default)s)",
+    )
 
 
 def find_pictures(patterns: Sequence[str]) -> list[Path]:

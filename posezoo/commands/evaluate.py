@@ -103,14 +103,22 @@ def eval_bottom_up(model: PoseModel, arguments: argparse.Namespace) -> int:
     measured["codec"] = arguments.codec
     if arguments.dataset == "coco":
         people, annotations = read_coco_pictures(arguments.data, arguments.split)
+        if annotations is None and (arguments.json or not arguments.results):
+            raise CommandError(
+                f"--split {arguments.split}: COCO keeps the labels of these pictures, so that nothing is scored here; "
+                "give --results FILE to send to its server, and no --json"
+            )
         results, unreadable = predict_pictures(find, people, progress=lambda rows: track(rows, "evaluating"))
         if arguments.results:
             write_results(arguments.results, results)
             print(f"written: {arguments.results}")
-        scores = evaluate_coco(results, annotations, image_ids=[r.image_id for r in people.records])
-        print_table(f"COCO keypoints, {len(people)} pictures, {model!r}{note}", ("metric", "value"), scores.rows())
         if unreadable:
             print(f"{len(unreadable)} picture(s) could not be read: {', '.join(unreadable[:5])}", file=sys.stderr)
+        if annotations is None:
+            print(f"{len(people)} pictures, {len(results)} people{note}; not scored: COCO's server has the labels")
+            return DONE
+        scores = evaluate_coco(results, annotations, image_ids=[r.image_id for r in people.records])
+        print_table(f"COCO keypoints, {len(people)} pictures, {model!r}{note}", ("metric", "value"), scores.rows())
         measured |= {"pictures": len(people), **dataclasses.asdict(scores)}
     else:
         people = read(arguments.dataset, Path(arguments.data), arguments.split)
