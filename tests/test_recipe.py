@@ -121,16 +121,6 @@ def test_torch_path_trains_too(tmp_path):
     assert len(history(tmp_path)) == 2
 
 
-@pytest.fixture
-def shallow(monkeypatch):
-    """The family's smallest members with one block wherever there are several: as many kinds of layers, fewer steps."""
-    from posezoo.models import efficienthrnet, efficientnet
-
-    monkeypatch.setattr(efficienthrnet, "BLOCKS", 1)
-    monkeypatch.setitem(efficienthrnet.MODULES, -4, (1, 1, 1))
-    monkeypatch.setitem(efficientnet.SCALING, -4, (128, 0.5, 0.1))
-
-
 def test_smoke_run_of_a_bottom_up_network_and_its_continuation(tmp_path, eager, shallow, monkeypatch):
     flags = ("--smoke", "--model", "efficienthrnet_lite_h-4", "--tensorboard", "--val-scales", "1", "--val-flip")
     rows = trained(tmp_path / "whole", *flags, recipe=BOTTOM_UP)
