@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,15 +84,27 @@ def build(name: str, **changes: Any) -> keras.Model:
         TypeError: The builder has no such argument.
         ImportError: Keras is not installed.
     """
-    card = read_card(name)
-    if importlib.util.find_spec("keras") is None:
-        raise ImportError(f"building '{name}' needs Keras; install it with: pip install 'posezoo[keras]'")
+    card, builder = read_card(name), builder_of(name)
     keypoints = {"skeleton": card.skeleton} if card.skeleton.num_keypoints else {}
     arguments = {**keypoints, "name": name.replace("-", "_minus_"), **card.build, **changes}
     if "skeleton" in changes:
         arguments["skeleton"] = get_skeleton(changes["skeleton"])
-    module, function = arguments.pop("function").rsplit(".", 1)
-    return getattr(importlib.import_module(module), function)(**arguments)
+    del arguments["function"]
+    return builder(**arguments)
+
+
+def builder_of(name: str) -> Callable[..., keras.Model]:
+    """Return the function that builds a model; the card's `build` holds its arguments.
+
+    Raises:
+        UnknownModelError: No model of that name.
+        ImportError: Keras is not installed.
+    """
+    card = read_card(name)
+    if importlib.util.find_spec("keras") is None:
+        raise ImportError(f"building '{name}' needs Keras; install it with: pip install 'posezoo[keras]'")
+    module, function = str(card.build["function"]).rsplit(".", 1)
+    return getattr(importlib.import_module(module), function)
 
 
 def load(
@@ -101,6 +114,8 @@ def load(
     weights: str = "default",
     threads: int | None = None,
     detector: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+    build: Mapping[str, Any] | None = None,
+    codec: Mapping[str, Any] | None = None,
 ) -> PoseModel:
     """Return a ready model: network, preprocessing, codec and card together.
 
@@ -113,16 +128,20 @@ def load(
         threads: Threads of the runtime; its own choice by default. Keras has settings of its own.
         detector: Finds people for the single-person networks: image `(height, width, 3)` to boxes
             `(N, 4)` as x, y, width, height and scores `(N,)`. By default the whole picture is taken.
+        build: What differs from the card in the network that the weights were made with, as `posezoo.build`
+            takes it, such as `{"skeleton": "lsp14"}`, `{"features": 128}` or `{"input_px": 256}`.
+        codec: Parameters of the codec that differ from the card's, such as `{"upsample": True}`.
 
     Raises:
         UnknownModelError: No model of that name; the message suggests near ones.
-        WeightsError: No released weights; the message names the recipe that makes them.
-        ValueError: Unknown runtime.
+        WeightsError: No released weights, or a file that does not fit the network; the message says what to do.
+        ValueError: Unknown runtime, a change that the network or the codec does not take, or more maps than the
+            skeleton has names.
     """
     from posezoo.inference.estimator import PoseModel
     from posezoo.inference.runners import KerasRunner, OnnxRunner, OpenVinoRunner, Runner, TFLiteRunner
 
-    card = read_card(name)
+    card = changed_card(read_card(name), build or {}, codec or {})
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime '{runtime}'; expected one of {', '.join(RUNTIMES)}")
     own = None if weights == "default" else weights
@@ -146,10 +165,46 @@ def load(
     elif own and runtime in ("onnx", "openvino"):
         runner = (OnnxRunner if runtime == "onnx" else OpenVinoRunner)(own, card.input, threads=threads)
     else:
-        network = build(name)
-        network.load_weights(own or fetch(card.weights["float16"]))
-        runner = KerasRunner(network, card.input)
+        runner = KerasRunner(_filled(name, own or fetch(card.weights["float16"]), build or {}), card.input)
     return PoseModel(card, runner, detector=detector)
+
+
+def changed_card(card: Card, build: Mapping[str, Any], codec: Mapping[str, Any]) -> Card:
+    """Return the card of a network that was built with changes, read by a codec with changes.
+
+    Raises:
+        ValueError: A skeleton that does not name every map.
+    """
+    skeleton = get_skeleton(build.get("skeleton", card.skeleton))
+    for name in ("num_keypoints", "num_maps"):
+        count = build.get(name)
+        if count is not None and count - skeleton.num_keypoints not in (0, 1):  # 1 for the background
+            raise ValueError(
+                f"{name}={count}: '{skeleton.name}' names {skeleton.num_keypoints} keypoints; give a Skeleton with all "
+                "names as skeleton, or use the network alone: posezoo.build(...).load_weights(...)"
+            )
+    spec, side = card.input, build.get("input_px")
+    if side is not None:
+        height, width = (side, side) if isinstance(side, int) else side
+        spec = dataclasses.replace(spec, shape=(height, width, spec.shape[2]))
+    return dataclasses.replace(card, skeleton=skeleton, input=spec, codec={**card.codec, **codec})
+
+
+def _filled(name: str, weights: Path | str, changes: Mapping[str, Any]) -> keras.Model:
+    """Build a network and load its weights.
+
+    Raises:
+        WeightsError: The file does not fit.
+    """
+    network = build(name, **changes)
+    try:
+        network.load_weights(weights)
+    except (ValueError, OSError) as error:
+        told = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"{weights} does not fit '{name}' ({told}); give the arguments that it was built with (build=, or --set)"
+        ) from error
+    return network
 
 
 def _keras_works() -> bool:

@@ -30,13 +30,17 @@ from posezoo.cards import read_card
 from posezoo.codecs import make_codec
 from posezoo.data.augment import Augmentation
 from posezoo.data.canvases import Canvases, read_lspet_coco17, validation_canvases
+from posezoo.data.pipeline import load_all
 from posezoo.data.readers import read
-from posezoo.data.scenes import Pictures, scene_batch
+from posezoo.data.scenes import Pictures, scene_batch, whole_scenes
 from posezoo.data.stick_figures import write_stick_figures
-from posezoo.evaluation.bottom_up import find_in_scenes, limb_joints, score_scenes
+from posezoo.evaluation.bottom_up import find_in_scenes, find_in_whole, limb_joints, score_scenes
 from posezoo.files import replacing
+from posezoo.inference.bottom_up import fit
 from posezoo.inference.drawing import draw
-from posezoo.inference.runners import normalise
+from posezoo.inference.estimator import PoseModel
+from posezoo.inference.images import crop
+from posezoo.inference.runners import KerasRunner, normalise
 from posezoo.models.efficienthrnet import backbone_layers
 from posezoo.skeletons import COCO17
 from posezoo.training.associative_embedding import losses
@@ -91,6 +95,8 @@ class Config(RunConfig):
     single: float = option(0.3, "canvases: share of whole pictures of one person")
     most_people: int = option(6, "canvases: largest number of people")
 
+    val_scales: str = option("", "validate on whole pictures at these scales, as posezoo eval --scales: 1 or 0.5,1,1.5")
+    val_flip: bool = option(False, "validate with the mirrored picture too, as posezoo eval --flip")
     val_canvases: int = option(200, "validation canvases (lspet)")
     pictures: int = option(8, "validation pictures drawn after every epoch, into the run's folder")
 
@@ -125,13 +131,22 @@ def train(cfg: Config, run: Run) -> None:
     else:
         learning_rate = steps_down(cfg.learning_rate, at=tuple(int(e) * steps for e in cfg.drops.split(",") if e))
 
+    scales = validation_scales(cfg)
+
     def evaluate() -> dict[str, float]:
         def run_network(images):
             outputs = trainer.predict_on_batch(scale(images))
             return {name: np.asarray(value, np.float32)[: len(images)] for name, value in outputs.items()}
 
-        found = find_in_scenes(run_network, checked, codec, COCO17, batch=cfg.batch, workers=cfg.workers)
-        draw_predictions(run, found[: cfg.pictures], tensorboard=cfg.tensorboard)
+        if scales or cfg.val_flip:
+            # Other input sizes run on copies of the weights, which are those of now in a new runner alone.
+            spec = replace(card.input, shape=(height, width, 3))
+            model = PoseModel(replace(card, input=spec), KerasRunner(network, spec))
+            whole = whole_scenes(checked.people) if cfg.dataset == "coco" else load_all(checked, workers=cfg.workers)
+            found = find_in_whole(partial(model, flip=cfg.val_flip, scales=scales), whole, images=cfg.pictures)
+        else:
+            found = find_in_scenes(run_network, checked, codec, COCO17, batch=cfg.batch, workers=cfg.workers)
+        draw_predictions(run, found[: cfg.pictures], codec.input_wh, tensorboard=cfg.tensorboard)
         scores = score_scenes(found, joints=joints)
         return {"val_ap": scores.ap, "val_ap50": scores.ap50, "val_ar": scores.ar}
 
@@ -145,6 +160,20 @@ def train(cfg: Config, run: Run) -> None:
         data, initial_epoch=run.epoch, epochs=cfg.epochs, steps_per_epoch=steps, callbacks=callbacks,
         shuffle=False, verbose=1 if sys.stdout.isatty() else 2,
     )  # fmt: skip
+
+
+def validation_scales(cfg: Config) -> tuple[float, ...] | None:
+    """Return the scales of `--val-scales`.
+
+    Raises:
+        SystemExit: They are no numbers, or there are several devices, on which single pictures do not run.
+    """
+    if (cfg.val_scales or cfg.val_flip) and cfg.devices > 1:
+        raise SystemExit("--val-scales and --val-flip run on one device; leave --devices out")
+    try:
+        return tuple(float(s) for s in cfg.val_scales.split(",")) if cfg.val_scales else None
+    except ValueError:
+        raise SystemExit(f"--val-scales {cfg.val_scales}: expected numbers such as 1 or 0.5,1,1.5") from None
 
 
 def start(cfg: Config) -> keras.Model:
@@ -188,11 +217,12 @@ def examples(cfg: Config, input_wh: tuple[int, int]):
     return scenes, Pictures(people["val"], input_wh), None
 
 
-def draw_predictions(run: Run, found, *, tensorboard: bool) -> None:
+def draw_predictions(run: Run, found, size_wh: tuple[int, int], *, tensorboard: bool) -> None:
     """Write what the network sees in a few validation scenes: a picture in the run's folder, and for TensorBoard."""
     if not found:
         return
-    drawn = [draw(scene.image, poses[poses.person_scores > 0.2]) for scene, poses in found]
+    whole = [draw(scene.image, poses[poses.person_scores > 0.2]) for scene, poses in found]
+    drawn = [crop(image, fit((image.shape[1], image.shape[0]), size_wh), size_wh) for image in whole]
     sheet = np.concatenate(drawn, axis=1)
     with replacing(run.folder / "pictures" / f"epoch_{run.epoch:03d}.png") as path:
         cv2.imwrite(str(path), sheet[..., ::-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -28,6 +29,26 @@ def eager():
     from scripts import eagerly
 
     with eagerly():
+        yield
+
+
+@contextlib.contextmanager
+def shallow_networks():
+    """EfficientHRNet and its backbone with one block wherever there are several: every kind of layer, fewer steps."""
+    from posezoo.models import efficienthrnet, efficientnet
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(efficienthrnet, "BLOCKS", 1)
+        for phi in efficienthrnet.MODULES:
+            patched.setitem(efficienthrnet.MODULES, phi, (1, 1, 1))
+        patched.setitem(efficientnet.SCALING, -4, (128, 0.5, 0.1))
+        yield
+
+
+@pytest.fixture
+def shallow():
+    """The networks of `shallow_networks`."""
+    with shallow_networks():
         yield
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_grouping import candidates
 from reference_grouping import group as reference_group
 
 from posezoo.codecs import AssociativeEmbeddingCodec, make_codec
@@ -247,6 +248,19 @@ def test_more_candidates_than_people_can_be():
     assert (
         len(assert_same_groups(replace(codec, refine=False), heatmaps, np.zeros_like(heatmaps)[None], [0, 1])[0]) == 30
     )
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("spread", [1.0, 8.0])
+def test_a_crowd_of_more_candidates_than_count_is_grouped_as_the_reference_does(passes, spread):
+    """Hundreds of peaks of every tag: the strongest 30 of each joint count, and missing joints are searched."""
+    codec = AssociativeEmbeddingCodec((96, 96), nms_kernel=3)
+    rng = np.random.default_rng(int(spread) + passes)
+    heatmaps = rng.random((3, 48, 48), "f4")
+    assert codec.refine and all(len(candidates(plane, replace(codec, max_people=999))) > 100 for plane in heatmaps)
+    tags = rng.normal(0, spread, (passes, 3, 48, 48)).astype("f4")
+    keypoints, scores, people = assert_same_groups(codec, heatmaps, tags, [2, 0, 1])
+    assert len(keypoints) > 30 and (people < scores.mean(axis=1) - 0.01).any(), "nothing was searched"
 
 
 def test_nobody_gives_empty_arrays():

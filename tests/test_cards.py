@@ -67,6 +67,14 @@ def test_card_is_complete(name):
     assert card.name in describe(card)
 
 
+def test_the_recipe_of_hrnet_trains_what_its_card_decodes():
+    card = read_card("hrnet_w32")
+    flags = card.recipe.split()
+    assert float(flags[flags.index("--sigma") + 1]) == card.codec["sigma"]
+    # There is no trained backbone to freeze.
+    assert flags[flags.index("--frozen-steps") + 1] == "0"
+
+
 def valid() -> dict:
     return yaml.safe_load((FOLDER / f"{NAMES[0]}.yaml").read_text())
 

@@ -1,19 +1,15 @@
-"""Class readers, crops, and the classifier's recipe."""
+"""Class readers and crops; the recipe is in `test_recipe.py`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from scripts import script
 
 from posezoo.data.classes import ClassCrops, ClassSet, read_cifar100, read_image_folders
 from posezoo.inference.images import ImageError
-
-ROOT = Path(__file__).parents[1]
 
 
 def write(folder: Path, name: str, value: int) -> None:
@@ -79,18 +75,3 @@ def test_broken_pictures_are_replaced_and_counted():
     assert crops.broken == {"0": 1}
     with pytest.raises(ImageError, match="none of its 1"):
         ClassCrops(set_of([None]), 8, augment=False).crop(0)
-
-
-def run_recipe(out: Path, *flags: str) -> dict:
-    script("recipes/train_compact_efficientnet.py").main(["--out", str(out), *flags])
-    return json.loads((out / "run.json").read_text())
-
-
-@pytest.mark.slow
-def test_smoke_run_and_its_continuation(tmp_path, eager):
-    pytest.importorskip("tensorflow")
-    record = run_recipe(tmp_path, "--smoke")
-    assert len(record["history"]) == 2
-    assert record["history"][0]["learning_rate"] < record["history"][1]["learning_rate"] == pytest.approx(0.05)
-    assert all(np.isfinite(row["loss"]) and 0 <= row["val_accuracy"] <= 1 for row in record["history"])
-    assert (tmp_path / "best.weights.h5").exists()

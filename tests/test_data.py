@@ -26,7 +26,7 @@ from posezoo.data.pipeline import (
     tf_dataset,
     training_batch,
 )
-from posezoo.data.readers import read
+from posezoo.data.readers import read, read_coco_pictures
 from posezoo.data.sample import KeypointSet
 from posezoo.evaluation.top_down import evaluate_pck
 from posezoo.inference.images import ImageError
@@ -472,8 +472,26 @@ def test_read_messages(tmp_path):
         read("mpii", tmp_path, "train")
     with pytest.raises(FileNotFoundError, match="found no .json"):
         read("coco", tmp_path, "train")
-    with pytest.raises(ValueError, match="unknown split 'test'"):
-        read("coco", tmp_path, "test")
+    with pytest.raises(ValueError, match="unknown split 'dev'; expected train, val, test or all"):
+        read("coco", tmp_path, "dev")
+
+
+def test_read_cocos_test_pictures_without_labels(tmp_path):
+    write_coco(
+        tmp_path / "annotations" / "person_keypoints_val2017.json", [annotation(1, 100)], pictures=tmp_path / "val2017"
+    )
+    with pytest.raises(FileNotFoundError, match=r"person_keypoints_val2017\.json; expected .*image_info_test-dev2017"):
+        read_coco_pictures(tmp_path, "test")
+    for i in (7, 8):
+        write_picture(tmp_path / "test2017" / f"{i}.png")
+    entries = [{"id": i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH} for i in (7, 8)]
+    listed = tmp_path / "annotations" / "image_info_test-dev2017.json"
+    listed.write_text(json.dumps({"images": entries, "categories": [{"id": 1, "name": "person"}]}))
+    people, annotations = read_coco_pictures(tmp_path, "test")
+    assert annotations is None and [r.image_id for r in people.records] == [7, 8]
+    assert all(len(record.keypoints) == 0 for record in people.records)
+    people, annotations = read_coco_pictures(tmp_path, "val")
+    assert annotations.name == "person_keypoints_val2017.json" and people.records[0].image_id == 100
 
 
 # Crops and augmentation

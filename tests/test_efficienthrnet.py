@@ -73,6 +73,26 @@ def test_classifiers(phi):
     assert counts.params(compact_efficientnet(phi, classes=100)) == pytest.approx(hundred, rel=1e-3)
 
 
+# phi: parameters and MACs at EfficientHRNet's input, channels of the four outputs.
+FEATURES = {
+    0: (3_595_388, 1.901e9, [24, 40, 112, 320]), -1: (3_050_752, 1.501e9, [24, 40, 104, 288]),
+    -2: (2_125_854, 1.045e9, [24, 32, 96, 264]), -3: (1_602_678, 0.724e9, [24, 32, 88, 240]),
+    -4: (993_186, 0.3816e9, [16, 32, 80, 216]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("phi", FEATURES)
+def test_features_without_a_classifier(phi):
+    params, macs, channels = FEATURES[phi]
+    side = ehr.default_px(phi)
+    network = compact_efficientnet(phi, classes=None, input_px=side)
+    assert counts.params(network) == params
+    assert counts.macs(network) == pytest.approx(macs, rel=1e-3)
+    shapes = {name: tensor.shape[1:] for name, tensor in network.output.items()}
+    strides = (4, 8, 16, 32)
+    assert shapes == {f"stride{s}": (side // s, side // s, c) for s, c in zip(strides, channels, strict=True)}
+
+
 @pytest.mark.parametrize(
     ("build", "params", "macs"),
     [

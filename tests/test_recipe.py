@@ -1,5 +1,6 @@
 """The recipe: smoke runs, and a run that is killed and goes on as if nothing had happened."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,11 +15,12 @@ from scripts import script
 
 pytest.importorskip("tensorflow")
 
-from posezoo.training.run import RunError  # noqa: E402
+from posezoo.training.run import Checkpoint, RunError  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "train_mobilenet_split.py"
 BOTTOM_UP = ROOT / "recipes" / "train_efficienthrnet.py"
+CLASSIFIER = ROOT / "recipes" / "train_compact_efficientnet.py"
 
 
 def start(out: Path, *flags: str, backend: str = "tensorflow", recipe: Path = RECIPE) -> subprocess.Popen:
@@ -119,11 +121,77 @@ def test_torch_path_trains_too(tmp_path):
     assert len(history(tmp_path)) == 2
 
 
-def test_smoke_run_of_a_bottom_up_network(tmp_path, eager):
-    rows = trained(tmp_path, "--smoke", "--model", "efficienthrnet_lite_h-4", "--tensorboard", recipe=BOTTOM_UP)
+def test_smoke_run_of_a_bottom_up_network_and_its_continuation(tmp_path, eager, shallow, monkeypatch):
+    flags = ("--smoke", "--model", "efficienthrnet_lite_h-4", "--tensorboard", "--val-scales", "1", "--val-flip")
+    rows = trained(tmp_path / "whole", *flags, recipe=BOTTOM_UP)
     assert len(rows) == 2
     for row in rows:
         assert row["loss"] == pytest.approx(row["heatmaps_loss"] + row["heatmaps_low_loss"] + row["tags_loss"], rel=0.2)
         assert all(np.isfinite(row[name]) for name in ("loss", "val_ap", "val_ar"))
-    assert len(list((tmp_path / "pictures").glob("epoch_*.png"))) == 2
-    assert (tmp_path / "best.weights.h5").exists()
+    assert len(list((tmp_path / "whole" / "pictures").glob("epoch_*.png"))) == 2
+    assert (tmp_path / "whole" / "best.weights.h5").exists()
+    # Two pictures of 64 px after each epoch, with what the network sees in them.
+    assert pictures_of(tmp_path / "whole" / "tensorboard") == {0: [(64, 64)] * 2, 1: [(64, 64)] * 2}
+    with interrupted_after(1, monkeypatch):
+        trained(tmp_path / "stopped", *flags, recipe=BOTTOM_UP)
+    assert_goes_on_as(rows, tmp_path / "stopped", *flags, recipe=BOTTOM_UP)
+
+
+def pictures_of(folder: Path) -> dict[int, list[tuple[int, int]]]:
+    """Sizes of the pictures in TensorBoard's logs, by step."""
+    import tensorflow as tf
+
+    found = {}
+    for file in folder.rglob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                if value.tag == "predictions":
+                    _, _, *images = value.tensor.string_val
+                    found[event.step] = [tf.io.decode_png(image).shape[:2] for image in images]
+    return found
+
+
+@contextlib.contextmanager
+def interrupted_after(epochs: int, monkeypatch):
+    """A run inside the block is killed when so many epochs are saved."""
+    ends = Checkpoint.on_epoch_end
+
+    def on_epoch_end(self, epoch, logs=None):
+        ends(self, epoch, logs)
+        if epoch + 1 == epochs:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Checkpoint, "on_epoch_end", on_epoch_end)
+        yield
+
+
+def assert_goes_on_as(whole: list[dict], stopped: Path, *flags: str, recipe: Path) -> None:
+    """An interrupted run that goes on gives the numbers of one that was not interrupted."""
+    assert len(history(stopped)) < len(whole)
+    resumed = trained(stopped, *flags, recipe=recipe)
+    assert [row["epoch"] for row in resumed] == [row["epoch"] for row in whole]
+    for a, b in zip(whole, resumed, strict=True):
+        for key in set(a) - {"seconds"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-6), (key, a, b)
+
+
+def test_smoke_run_of_a_classifier_goes_on_where_it_was_interrupted(tmp_path, eager, shallow, monkeypatch):
+    whole = trained(tmp_path / "whole", "--smoke", recipe=CLASSIFIER)
+    assert whole[0]["learning_rate"] < whole[1]["learning_rate"] == pytest.approx(0.05)
+    assert all(np.isfinite(row["loss"]) and 0 <= row["val_accuracy"] <= 1 for row in whole)
+    assert (tmp_path / "whole" / "best.weights.h5").exists()
+    with interrupted_after(1, monkeypatch):
+        trained(tmp_path / "stopped", "--smoke", recipe=CLASSIFIER)
+    assert_goes_on_as(whole, tmp_path / "stopped", "--smoke", recipe=CLASSIFIER)
+
+
+def test_classifier_learns_from_cifar100s_files(tmp_path, eager, shallow):
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 8), ("test", 4)):
+        rows = rng.integers(0, 256, (count, 2 + 3 * 32 * 32), dtype=np.uint8)
+        rows[:, 1] %= 100
+        rows.tofile(tmp_path / f"{name}.bin")
+    flags = ("--dataset", "cifar100", "--data", str(tmp_path), "--epochs", "1", "--batch", "4", "--input-px", "32")
+    (row,) = trained(tmp_path / "run", *flags, recipe=CLASSIFIER)
+    assert np.isfinite(row["loss"]) and 0 <= row["val_accuracy"] <= 1

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
+    from posezoo.inference.estimator import PoseModel
     from posezoo.inference.poses import Poses
 
 DEFAULT_MODEL = "mobilenet_split_224"
+
+#: Arguments of builders that a model's name settles.
+HELD = ("name", "phi")
 
 # Exit codes, as `posezoo --help` explains them.
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
@@ -40,12 +44,92 @@ def model_argument(parser: argparse.ArgumentParser, *, positional: bool = False)
 
 
 def runtime_argument(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --runtime."""
+    """Add --runtime; without it files of the user's own choose theirs, see `load_model`."""
+    parser.set_defaults(default_runtime=default)
     parser.add_argument(
-        "--runtime", choices=("keras", "tflite", "onnx", "openvino", "auto"), default=default,
+        "--runtime", choices=("keras", "tflite", "onnx", "openvino", "auto"),
         help="keras: float network; tflite: int8 file, no TensorFlow needed; onnx, openvino: files of your own; "
-        "auto: keras where installed (default: %(default)s)",
+        f"auto: keras where installed (default: {default}, or what --weights is for)",
     )  # fmt: skip
+
+
+def network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --weights, --set, --codec and --threads: which network runs, and how its outputs are read."""
+    parser.add_argument(
+        "--weights", metavar="FILE", default="default",
+        help="your own .weights.h5, .tflite, .onnx or OpenVINO .xml (default: the released file)",
+    )  # fmt: skip
+    set_argument(parser, "arguments of the model's builder with which --weights was made, such as features=128")
+    parser.add_argument(
+        "--codec", metavar="NAME=VALUE,...",
+        help="change how outputs are decoded, such as upsample=true,detection_threshold=0.05; any parameter of the "
+        "model's codec (posezoo.codecs)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, help="threads of the TFLite, ONNX and OpenVINO runtimes")
+
+
+def set_argument(parser: argparse.ArgumentParser, told: str) -> None:
+    """Add --set."""
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=told)
+
+
+def scales_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --scales."""
+    parser.add_argument(
+        "--scales", metavar="LIST",
+        help="bottom-up networks in Keras: short side at the network's own times each, such as 1 or 0.5,1,1.5 "
+        "(default: fit the picture into the input)",
+    )  # fmt: skip
+
+
+def load_model(arguments: argparse.Namespace) -> PoseModel:
+    """Return the model that MODEL and the arguments of `network_arguments` and `runtime_argument` name.
+
+    Raises:
+        CommandError: A setting that the builder or the codec does not take, or a file that does not fit.
+    """
+    from posezoo.codecs import CODECS
+    from posezoo.commands.settings import read_settings, split_settings
+    from posezoo.zoo import builder_of, info, load
+
+    card, own = info(arguments.model), arguments.weights != "default"
+    changes: dict = {}
+    codec: dict = {}
+    if arguments.set:
+        changes = read_settings(builder_of(card.name), arguments.set, told=f"the builder of {card.name}", held=HELD)
+    if arguments.codec:
+        kind = str(card.codec["type"])
+        if kind not in CODECS:
+            raise CommandError(f"{card.name} has no codec: it gives no poses")
+        codec = read_settings(
+            CODECS[kind], split_settings(arguments.codec), told=f"the codec '{kind}'", held=("input_wh",)
+        )  # fmt: skip
+    if own and not Path(arguments.weights).is_file():
+        raise CommandError(f"{arguments.weights}: no such file")
+    runtime = arguments.runtime or ("auto" if own else arguments.default_runtime)
+    try:
+        return load(
+            card.name, runtime=runtime, weights=arguments.weights, threads=arguments.threads, build=changes, codec=codec
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def read_scales(given: str | None) -> tuple[float, ...] | None:
+    """Return the numbers of `--scales`.
+
+    Raises:
+        CommandError: They are no numbers above 0.
+    """
+    if given is None:
+        return None
+    try:
+        scales = tuple(float(s) for s in given.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < s < float("inf") for s in scales):
+        raise CommandError(f"--scales {given}: expected numbers such as 0.5,1,1.5")
+    return scales
 
 
 def dataset_arguments(
@@ -55,7 +139,12 @@ def dataset_arguments(
     parser.add_argument(
         "--dataset", choices=layouts, default="lsp", help="the data set's layout (default: %(default)s)"
     )
-    parser.add_argument("--split", default=split, help="train, val, test or all, as it has them (default: %(default)s)")
+    parser.add_argument(
+        "--split",
+        default=split,
+        help="train, val, test or all, as it has them; coco's test is test-dev, whose labels COCO keeps "
+        "(default: %(default)s)",
+    )
 
 
 def find_pictures(patterns: Sequence[str]) -> list[Path]:

@@ -13,12 +13,13 @@ from posezoo.commands.common import (
     DONE,
     Command,
     CommandError,
+    load_model,
     model_argument,
+    network_arguments,
     runtime_argument,
     write_annotated,
 )
 from posezoo.commands.display import print_table
-from posezoo.zoo import load
 
 if TYPE_CHECKING:
     from posezoo.inference.estimator import PoseModel
@@ -31,7 +32,7 @@ DEMO_PHOTOS = {"astronaut": (20, 0, 440, 900), "camera": (20, 60, 300, 800)}
 
 def demo(arguments: argparse.Namespace) -> int:
     """Poses in two public-domain photographs, or in a rendered depth frame."""
-    model = load(arguments.model, runtime=arguments.runtime)
+    model = load_model(arguments)
     threshold = model.card.score_threshold
     if model.card.family == "hand":
         return demo_hands(model, Path(arguments.out), arguments.seed)
@@ -109,12 +110,13 @@ def print_keypoints(title: str, people: Poses, threshold: float) -> None:
 def add_to(command: Command) -> None:
     """Add `posezoo demo`."""
     parser = command("demo", demo, "poses in two photographs, or in a rendered frame", """
-        Run the packaged int8 file on two public-domain photographs that come with scikit-image, print the keypoints
-        that score above the card's threshold, and write the annotated pictures. Models that look at depth get a
-        frame of two people rendered for them, hand models one of two hands, as 'posezoo synth' makes it
+        Run the packaged int8 file, or your own, on two public-domain photographs that come with scikit-image, print
+        the keypoints that score above the card's threshold, and write the annotated pictures. Models that look at
+        depth get a frame of two people rendered for them, hand models one of two hands, as 'posezoo synth' makes it
         (pip install 'posezoo[synth]').
     """)  # fmt: skip
     model_argument(parser)
     runtime_argument(parser, "tflite")
+    network_arguments(parser)
     parser.add_argument("-o", "--out", default="posezoo_demo", help="folder for the pictures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=4, help="of the rendered frame (default: %(default)s)")

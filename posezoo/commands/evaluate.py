@@ -17,12 +17,15 @@ from posezoo.commands.common import (
     Command,
     CommandError,
     dataset_arguments,
+    load_model,
     model_argument,
+    network_arguments,
+    read_scales,
     runtime_argument,
+    scales_argument,
 )
 from posezoo.commands.display import print_table, track
 from posezoo.files import replacing
-from posezoo.zoo import load
 
 if TYPE_CHECKING:
     from posezoo.inference.estimator import PoseModel
@@ -39,7 +42,7 @@ def eval_command(arguments: argparse.Namespace) -> int:
     from posezoo.evaluation.pck import LIMB_JOINTS
     from posezoo.evaluation.top_down import evaluate_pck
 
-    model = load(arguments.model, runtime=arguments.runtime, weights=arguments.weights, threads=arguments.threads)
+    model = load_model(arguments)
     if (model.card.family == "hand") != (arguments.dataset == "hands"):
         raise CommandError(
             f"{arguments.model} is not for --dataset {arguments.dataset}; hand models take 'hands' alone"
@@ -89,26 +92,33 @@ def eval_bottom_up(model: PoseModel, arguments: argparse.Namespace) -> int:
     from posezoo.evaluation.bottom_up import best_person_pck
     from posezoo.evaluation.coco import evaluate_coco, predict_pictures, write_results
 
-    try:
-        scales = tuple(float(s) for s in arguments.scales.split(",")) if arguments.scales else None
-    except ValueError:
-        raise CommandError(f"--scales {arguments.scales}: expected numbers such as 0.5,1,1.5") from None
+    scales = read_scales(arguments.scales)
 
     def find(image: np.ndarray) -> Poses:
         return model(image, flip=arguments.flip, scales=scales)
 
     note = (", flip test" if arguments.flip else "") + (f", scales {arguments.scales}" if scales else "")
+    note += f", codec {arguments.codec}" if arguments.codec else ""
     measured = {"model": model.card.name, "runtime": model.runner.name, "flip": arguments.flip, "scales": scales}
+    measured["codec"] = arguments.codec
     if arguments.dataset == "coco":
         people, annotations = read_coco_pictures(arguments.data, arguments.split)
+        if annotations is None and (arguments.json or not arguments.results):
+            raise CommandError(
+                f"--split {arguments.split}: COCO keeps the labels of these pictures, so that nothing is scored here; "
+                "give --results FILE to send to its server, and no --json"
+            )
         results, unreadable = predict_pictures(find, people, progress=lambda rows: track(rows, "evaluating"))
         if arguments.results:
             write_results(arguments.results, results)
             print(f"written: {arguments.results}")
-        scores = evaluate_coco(results, annotations, image_ids=[r.image_id for r in people.records])
-        print_table(f"COCO keypoints, {len(people)} pictures, {model!r}{note}", ("metric", "value"), scores.rows())
         if unreadable:
             print(f"{len(unreadable)} picture(s) could not be read: {', '.join(unreadable[:5])}", file=sys.stderr)
+        if annotations is None:
+            print(f"{len(people)} pictures, {len(results)} people{note}; not scored: COCO's server has the labels")
+            return DONE
+        scores = evaluate_coco(results, annotations, image_ids=[r.image_id for r in people.records])
+        print_table(f"COCO keypoints, {len(people)} pictures, {model!r}{note}", ("metric", "value"), scores.rows())
         measured |= {"pictures": len(people), **dataclasses.asdict(scores)}
     else:
         people = read(arguments.dataset, Path(arguments.data), arguments.split)
@@ -218,12 +228,7 @@ def add_to(command: Command) -> None:
     parser.add_argument("--data", required=True, help="folder of the data set")
     dataset_arguments(parser, split="val", layouts=("lsp", "flic", "coco", *DEPTH_LAYOUTS, "hands"))
     runtime_argument(parser, "tflite")
-    parser.add_argument(
-        "--weights",
-        default="default",
-        help="your own .weights.h5, .tflite, .onnx or OpenVINO .xml, with the --runtime it is for "
-        "(default: the released file)",
-    )
+    network_arguments(parser)
     parser.add_argument(
         "--normaliser", choices=("torso", "head", "box"), default="torso", help="(default: %(default)s)"
     )
@@ -234,13 +239,8 @@ def add_to(command: Command) -> None:
     )  # fmt: skip
     parser.add_argument("--enlarge", type=float, default=1.35, help="factor on the box (default: %(default)s)")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored crop or picture")
-    parser.add_argument(
-        "--scales", metavar="LIST",
-        help="bottom-up networks in Keras: short side at the network's own times each, such as 1 or 0.5,1,1.5 "
-        "(default: fit the picture into the input)",
-    )  # fmt: skip
+    scales_argument(parser)
     parser.add_argument("--results", metavar="FILE", help="bottom-up networks on coco: write what was found, for COCO")
-    parser.add_argument("--threads", type=int, help="threads of the TFLite runtime")
     parser.add_argument(
         "--matching", choices=("landmark", "person"), default="landmark",
         help="depth: compare each landmark with the nearest, or people first (default: %(default)s)",

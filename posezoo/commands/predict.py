@@ -19,13 +19,16 @@ from posezoo.commands.common import (
     Command,
     CommandError,
     find_pictures,
+    load_model,
     model_argument,
+    network_arguments,
+    read_scales,
     runtime_argument,
+    scales_argument,
     write_annotated,
 )
 from posezoo.commands.display import track
 from posezoo.files import replacing
-from posezoo.zoo import load
 
 if TYPE_CHECKING:
     from posezoo.inference.lifting import Pinhole
@@ -40,7 +43,10 @@ def predict(arguments: argparse.Namespace) -> int:
     pictures = find_pictures(arguments.pictures)
     depths, camera = depth_of(arguments.depth, pictures), camera_of(arguments.camera)
     boxes = read_boxes(arguments.boxes) if arguments.boxes else {}
-    model = load(arguments.model, runtime=arguments.runtime, threads=arguments.threads)
+    scales = read_scales(arguments.scales)
+    model = load_model(arguments)
+    if scales and not model.codec.bottom_up:
+        raise CommandError(f"--scales is for bottom-up networks; {arguments.model} looks at boxes")
     if arguments.inpaint and not model.card.input.depth:
         raise CommandError(f"--inpaint fills holes of depth frames; {arguments.model} looks at photographs")
     lifts = bool(depths) or (camera is not None and model.card.input.depth)
@@ -56,7 +62,7 @@ def predict(arguments: argparse.Namespace) -> int:
             image = model.read(path)
             if arguments.inpaint:
                 image = fill_missing(image)
-            people = model(image, boxes=boxes.get(path.name), flip=arguments.flip)
+            people = model(image, boxes=boxes.get(path.name), flip=arguments.flip, scales=scales)
             points = lifted(people, image, depths.get(path), camera) if lifts else None
             target = out / path.absolute().relative_to(base).parent / annotated_name(path)
             write_annotated(target, model.picture(image), people, threshold, depths=lifts)
@@ -182,6 +188,7 @@ def add_to(command: Command) -> None:
           posezoo predict holiday/ -o holiday_poses
           posezoo predict "frames/*.png" --boxes boxes.json --runtime keras
           posezoo predict depth.png --model mpm_4s
+          posezoo predict crowd.jpg --model efficienthrnet_h-2 --weights h-2.weights.h5 --flip --scales 1
           posezoo predict amplitude.png --model hand25d --depth depth.png --camera 200,200,112,84
     """)  # fmt: skip
     parser.add_argument(
@@ -189,10 +196,12 @@ def add_to(command: Command) -> None:
     )
     model_argument(parser)
     runtime_argument(parser, "auto")
+    network_arguments(parser)
     parser.add_argument("--boxes", metavar="FILE", help='JSON: {"photo.jpg": [[x, y, width, height], ...]} in pixels')
     parser.add_argument("-o", "--out", default="poses", help="folder for the results (default: %(default)s)")
     parser.add_argument("--threshold", type=float, help="hide keypoints that score lower (default: the card's)")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    scales_argument(parser)
     parser.add_argument("--inpaint", action="store_true", help="depth frames: fill what the sensor missed first")
     parser.add_argument(
         "--depth", metavar="FILE|FOLDER",
@@ -201,4 +210,3 @@ def add_to(command: Command) -> None:
     parser.add_argument(
         "--camera", metavar="FX,FY,CX,CY", help="with depth: intrinsics in pixels; keypoints get their place in space"
     )
-    parser.add_argument("--threads", type=int, help="threads of the TFLite runtime")

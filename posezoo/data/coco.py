@@ -11,7 +11,7 @@ import json
 import logging
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ def read_coco(
     skeleton: Skeleton = COCO17,
     category: str = "person",
     keep_empty: bool = False,
+    labelled: bool = True,
 ) -> KeypointSet:
     """Read COCO-keypoint JSON.
 
@@ -45,6 +46,7 @@ def read_coco(
         category: The category to read if more than one has keypoints.
         keep_empty: Whether pictures without a labelled person become records, as an evaluation over
             all pictures needs.
+        labelled: False for COCO's lists of test pictures (`image_info_...`), which have no annotations.
 
     Raises:
         FileNotFoundError: No such annotation file, or no such folder.
@@ -53,7 +55,7 @@ def read_coco(
     path, images_dir = Path(annotations_json), Path(images_dir)
     if not images_dir.is_dir():
         raise FileNotFoundError(f"{images_dir}: no such folder; expected the pictures that {path.name} labels")
-    content = read_json(path)
+    content = read_json(path) if labelled else {**read_json(path, lists=("images",)), "annotations": []}
     category_id, named = _keypoint_names(path, content.get("categories"), category)
     names = skeleton.keypoints if named is None else named
     columns = keypoint_columns(names, skeleton, str(path))
@@ -86,12 +88,16 @@ def read_coco(
     return people
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, *, lists: Sequence[str] = ("images", "annotations")) -> dict:
     """Read a COCO file, plain or gzipped.
+
+    Args:
+        path: The file.
+        lists: The lists that it must hold.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file is damaged, or has no `images` and `annotations`.
+        ValueError: The file is damaged, or lacks one of `lists`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected COCO keypoint annotations")
@@ -100,9 +106,10 @@ def read_json(path: Path) -> dict:
         content = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
     except (ValueError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path}: damaged or no JSON ({error}); fetch it again") from error
-    for key in ("images", "annotations"):
+    for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{path}: no list '{key}'; expected COCO annotations with 'images' and 'annotations'")
+            expected = " and ".join(f"'{name}'" for name in lists)
+            raise ValueError(f"{path}: no list '{key}'; expected COCO annotations with {expected}")
     return content
 
 

@@ -15,6 +15,10 @@ from posezoo.skeletons import COCO17, Skeleton
 
 VAL_FRACTION = 0.1
 
+#: How COCO names lists of pictures without annotations, and that of its test set.
+UNLABELLED_FILE = "image_info_"
+TEST_DEV = f"{UNLABELLED_FILE}test-dev2017.json"
+
 
 def read(dataset: str, root: Path | str, split: str, skeleton: Skeleton | None = None) -> KeypointSet:
     """Read a split of a data set.
@@ -25,7 +29,8 @@ def read(dataset: str, root: Path | str, split: str, skeleton: Skeleton | None =
             (`annotations/person_keypoints_train2017.json` and `train2017/`, the same for `val`), or one
             with an annotation file, or one per split with the split in its name, and `images/`. A single
             file is divided by `split.json` (`val` lists file names), else its last tenth is validation.
-        split: `train`, `val`, or another that the reader knows.
+        split: `train`, `val`, or another that the reader knows. COCO's `test` is test-dev: its pictures have no
+            labels.
         skeleton: The keypoints to read, all of which the data set must have; by default all it has,
             COCO's 17 for `coco`.
 
@@ -63,25 +68,29 @@ def _select(people: KeypointSet, skeleton: Skeleton | None) -> KeypointSet:
 
 def _read_coco(root: Path, split: str, skeleton: Skeleton | None, *, keep_empty: bool = False) -> KeypointSet:
     path, whole = coco_annotations(root, split)
-    people = read_coco(path, _images(root, split), skeleton=skeleton or COCO17, keep_empty=keep_empty)
+    labelled = not path.name.startswith(UNLABELLED_FILE)
+    people = read_coco(
+        path, _images(root, split), skeleton=skeleton or COCO17, keep_empty=keep_empty, labelled=labelled
+    )  # fmt: skip
     return people if whole or split == "all" else _divide(people, root, split)
 
 
-def read_coco_pictures(root: Path | str, split: str) -> tuple[KeypointSet, Path]:
+def read_coco_pictures(root: Path | str, split: str) -> tuple[KeypointSet, Path | None]:
     """Read every picture of a COCO-style set, also those without people, as COCO's evaluation needs.
 
     Args:
         root: As for `read`.
-        split: `train`, `val` or `all`.
+        split: `train`, `val`, `test` or `all`.
 
     Returns:
-        The pictures and the annotation file.
+        The pictures and the annotation file; None for test pictures, whose labels COCO keeps.
 
     Raises:
         FileNotFoundError: No annotations in `root`.
         ValueError: An unknown split.
     """
-    return _read_coco(Path(root), split, None, keep_empty=True), coco_annotations(Path(root), split)[0]
+    people, path = _read_coco(Path(root), split, None, keep_empty=True), coco_annotations(Path(root), split)[0]
+    return people, None if path.name.startswith(UNLABELLED_FILE) else path
 
 
 def coco_annotations(root: Path, split: str) -> tuple[Path, bool]:
@@ -94,19 +103,22 @@ def coco_annotations(root: Path, split: str) -> tuple[Path, bool]:
         FileNotFoundError: There is none, or it is not clear which.
         ValueError: An unknown split.
     """
-    if split not in ("train", "val", "all"):
-        raise ValueError(f"unknown split '{split}'; expected train, val or all")
+    if split not in ("train", "val", "test", "all"):
+        raise ValueError(f"unknown split '{split}'; expected train, val, test or all")
     found = sorted(p for folder in (root, root / "annotations") for p in folder.glob("*.json*"))
     found = [p for p in found if p.name.endswith((".json", ".json.gz")) and p.name != "split.json"]
-    official = [p for p in found if p.name.startswith(f"person_keypoints_{split}2017.json")]
-    of_split = official or [p for p in found if len(found) > 1 and split in p.name]
+    wanted = TEST_DEV if split == "test" else f"person_keypoints_{split}2017.json"
+    official = [p for p in found if p.name.startswith(wanted)]
+    of_split = official or [p for p in found if (len(found) > 1 or split == "test") and split in p.name]
     if len(of_split) == 1:
         return of_split[0], True
-    if len(found) != 1:
+    if split != "test":
+        found = [p for p in found if not p.name.startswith(UNLABELLED_FILE)]
+    if len(found) != 1 or split == "test":
         listed = ", ".join(p.name for p in found) or "no .json"
+        alone = "" if split == "test" else "one .json, "
         raise FileNotFoundError(
-            f"{root}: found {listed}; expected annotations/person_keypoints_{split}2017.json, one .json, "
-            f"or exactly one with '{split}' in its name"
+            f"{root}: found {listed}; expected annotations/{wanted}, {alone}or exactly one with '{split}' in its name"
         )
     if found[0].name.startswith("person_keypoints_") and "2017.json" in found[0].name:
         raise FileNotFoundError(f"{root}: has {found[0].name} but not person_keypoints_{split}2017.json")

@@ -6,7 +6,8 @@ are pasted (`posezoo.data.canvases`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,10 @@ import numpy as np
 from posezoo.data.augment import Augmentation, random_colour, random_crop_matrix, random_cutout
 from posezoo.data.sample import ExampleSet, KeypointSet, cached
 from posezoo.geometry import apply, box_to_crop, crop_matrix, whole_picture
-from posezoo.inference.images import crop
+from posezoo.inference.images import ImageError, crop
 from posezoo.skeletons import Skeleton
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -103,6 +106,18 @@ class Pictures(ExampleSet):
         areas = record.areas * abs(np.linalg.det(matrix[:, :2]))
         boxes = moved_boxes(record.boxes, matrix).astype(np.float32)
         return Scene(pixels, moved, ignore, areas.astype(np.float32), index=found, boxes=boxes)
+
+
+def whole_scenes(people: KeypointSet) -> Iterator[Scene]:
+    """Every picture of a set as it is, at its own size; those that cannot be read are logged and left out."""
+    for index, record in enumerate(people.records):
+        try:
+            sample = record.load()
+        except ImageError as error:
+            log.warning("%s", error)
+            continue
+        ignore = np.zeros(sample.image.shape[:2], bool) if sample.ignore is None else sample.ignore
+        yield Scene(sample.image, sample.keypoints, ignore, sample.areas, index=index)
 
 
 def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:

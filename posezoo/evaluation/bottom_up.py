@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -54,6 +55,27 @@ def find_in_scenes(
             keypoints, scores, people = codec.decode(maps, skeleton)
             known = ~mostly_ignored(keypoints, scores, scene.ignore)
             found.append((scene, Poses(keypoints[known], scores[known], skeleton, people[known])))
+    return found
+
+
+def find_in_whole(
+    model: Callable[[np.ndarray], Poses], scenes: Iterable[Scene], *, images: int = 0
+) -> list[tuple[Scene, Poses]]:
+    """Run a model on scenes of any size, one by one, as `posezoo eval` runs it on pictures.
+
+    A person that lies mostly where nobody is labelled is left out, as COCO does with crowds.
+
+    Args:
+        model: Picture to poses, such as a `PoseModel`.
+        scenes: The examples.
+        images: How many of the scenes returned keep their pictures; the others' are empty, to save memory.
+    """
+    found: list[tuple[Scene, Poses]] = []
+    for scene in scenes:
+        poses = model(scene.image)
+        known = poses[~mostly_ignored(poses.keypoints, poses.scores, scene.ignore)]
+        kept = scene if len(found) < images else replace(scene, image=scene.image[:0], ignore=scene.ignore[:0])
+        found.append((kept, known))
     return found
 
 

@@ -117,7 +117,7 @@ def efficientnet_trunk(image, *, width: float, depth: float, lite: bool = False)
 def compact_efficientnet(
     phi: int,
     *,
-    classes: int = 1000,
+    classes: int | None = 1000,
     input_px: int | None = None,
     lite: bool = False,
     name: str = "compact_efficientnet",
@@ -126,13 +126,14 @@ def compact_efficientnet(
 
     Args:
         phi: 0 for B0 down to -4 for B-4.
-        classes: Number of classes.
+        classes: Number of classes; None for the features alone, without the classifier.
         input_px: Side of the square input; the table's by default.
         lite: ReLU6 and no squeeze-excite.
         name: Name of the model.
 
     Returns:
-        A model from images `(batch, side, side, 3)` to a dict with `classes` `(batch, classes)`, logits.
+        A model from images `(batch, side, side, 3)` to a dict with `classes` `(batch, classes)`, logits; of features
+        alone with `stride4`, `stride8`, `stride16` and `stride32`, what EfficientHRNet's branches are made from.
 
     Raises:
         ValueError: `phi` is not between -4 and 0.
@@ -141,7 +142,12 @@ def compact_efficientnet(
     side = input_px or px
     image = keras.Input((side, side, 3), name="image")
     style = LITE if lite else SWISH
-    x = efficientnet_trunk(image, width=width, depth=depth, lite=lite)[-1]
+    taps = efficientnet_trunk(image, width=width, depth=depth, lite=lite)
+    if classes is None:
+        names = [f"stride{4 << i}" for i in range(len(taps))]
+        features = {n: L.Activation("linear", name=n, dtype="float32")(x) for n, x in zip(names, taps, strict=True)}
+        return keras.Model(image, features, name=name)
+    x = taps[-1]
     x = style.conv_bn(x, divisible(1280 * width), 1, name="top")
     x = L.GlobalAveragePooling2D(name="pool")(x)
     x = L.Dropout(0.2, name="dropout")(x)
