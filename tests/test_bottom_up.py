@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from posezoo.cards import read_card
 from posezoo.codecs import AssociativeEmbeddingCodec
+from posezoo.data.sample import KeypointSet
+from posezoo.data.scenes import whole_scenes
+from posezoo.evaluation.bottom_up import find_in_whole, score_scenes
 from posezoo.geometry import apply
 from posezoo.inference.bottom_up import find_people, fit, sizes_at
 from posezoo.inference.estimator import PoseModel
@@ -134,6 +138,28 @@ def test_pose_model_gives_everybody_with_boxes():
         assert box == pytest.approx([*keypoints.min(axis=0), *np.ptp(keypoints, axis=0)], abs=1e-3)
     assert_found(people.keypoints, truth, 2.0)
     assert len(model(person_threshold=2.0)(picture())) == 0
+
+
+def test_whole_pictures_of_a_set_are_scored_at_their_own_size(tmp_path):
+    """What validation with scales runs: the same people in the picture's pixels, crowds left out, broken files too."""
+    pytest.importorskip("pycocotools")
+    import cv2
+
+    crowd = np.zeros((PICTURE[1], PICTURE[0]), bool)
+    crowd[:, 205:] = True
+    truth = people_in_picture()[:2]
+    people = KeypointSet("made", COCO17)
+    boxes = np.concatenate([truth[..., :2].min(axis=1), np.ptp(truth[..., :2], axis=1)], axis=-1)
+    for name in ("a.png", "broken.png"):
+        people.add(tmp_path / name, truth, boxes=boxes, areas=[9000.0, 9000.0], ignore=lambda: crowd)
+    cv2.imwrite(str(tmp_path / "a.png"), picture())
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    found = find_in_whole(partial(model(), flip=True, scales=(0.5, 1)), whole_scenes(people), images=1)
+    ((scene, poses),) = found
+    assert scene.image.shape == (200, 300, 3) and len(poses) == 2  # the third stands in the crowd
+    assert score_scenes(found).ap == pytest.approx(1.0)
+    ((scene, _),) = find_in_whole(model(), whole_scenes(people))
+    assert scene.image.size == 0
 
 
 def test_boxes_and_scales_where_they_do_not_belong():

@@ -452,7 +452,7 @@ def test_the_command_measures_depth_networks(utd, tmp_path, monkeypatch, capsys)
         __call__ = staticmethod(model)
         __repr__ = lambda self: "model"  # noqa: E731
 
-    monkeypatch.setattr("posezoo.commands.evaluate.load", lambda *_, **__: Model())
+    monkeypatch.setattr("posezoo.commands.common.load", lambda *_, **__: Model())
     out = tmp_path / "out.json"
     command = ["eval", "mpm_1s", "--dataset", "utd_mhad", "--data", str(utd)]
     assert cli.main([*command, "--json", str(out)]) == 0

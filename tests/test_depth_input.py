@@ -274,7 +274,7 @@ def test_the_command_draws_on_coloured_depth(tmp_path, monkeypatch, capsys):
     people = people_in_frame()
     model = oracle_model(people)
     model.runner = Still(model.codec, people)
-    monkeypatch.setattr("posezoo.commands.predict.load", lambda name, **_: model)
+    monkeypatch.setattr("posezoo.commands.common.load", lambda name, **_: model)
     cv2.imwrite(str(tmp_path / "depth.png"), frame())
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((20, 20, 3), np.uint8))
     out = tmp_path / "out"

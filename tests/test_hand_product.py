@@ -16,7 +16,7 @@ import posezoo
 from posezoo import cli
 from posezoo.cards import read_card
 from posezoo.codecs.hand import HandCodec
-from posezoo.commands import demo, evaluate, export, predict
+from posezoo.commands import common, export
 from posezoo.data.drawn_hands import DrawnHands
 from posezoo.data.hand_frames import HIDDEN, SEEN, UNKNOWN
 from posezoo.data.hands import HandScenes
@@ -72,8 +72,7 @@ def known(monkeypatch):
         return PoseModel(read_card(name), runner)
 
     monkeypatch.setattr("posezoo.load", model)
-    monkeypatch.setattr(demo, "load", model)
-    monkeypatch.setattr(predict, "load", model)
+    monkeypatch.setattr(common, "load", model)
     return frame, runner
 
 
@@ -226,7 +225,7 @@ def test_demo_draws_a_rendered_frame(capsys, monkeypatch, tmp_path, known):
 def test_eval_measures_hands(capsys, monkeypatch, tmp_path):
     frame = DrawnHands(1, seed=3)[0]
     monkeypatch.setattr(
-        evaluate, "load", lambda name, **kwargs: PoseModel(read_card(name), Knows(frame, hands=frame.present))
+        common, "load", lambda name, **kwargs: PoseModel(read_card(name), Knows(frame, hands=frame.present))
     )
     arguments = ("eval", "hand25d", "--dataset", "hands", "--data", "drawn:1:3", "--json", tmp_path / "scores.json")
     code, told, err = run(capsys, *arguments)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from posezoo.zoo import builder_of, info, load
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -90,7 +92,6 @@ def load_model(arguments: argparse.Namespace) -> PoseModel:
     """
     from posezoo.codecs import CODECS
     from posezoo.commands.settings import read_settings, split_settings
-    from posezoo.zoo import builder_of, info, load
 
     card, own = info(arguments.model), arguments.weights != "default"
     changes: dict = {}
