@@ -72,7 +72,7 @@ def network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def set_argument(parser: argparse.ArgumentParser, told: str) -> None:
     """Add --set."""
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=told)
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=told)
 
 
 def scales_argument(parser: argparse.ArgumentParser) -> None:

@@ -64,8 +64,10 @@ class KerasRunner:
 
             width, height = input_wh
             shape = (height, width, self.spec.shape[2])
-            network = keras.models.clone_model(self.network, keras.Input(shape, name=self.spec.name))
-            network.set_weights(self.network.get_weights())
+            # Cloning a compiled network would copy its losses too, which may be functions without a name.
+            plain = keras.Model(self.network.input, self.network.output, name=self.network.name)
+            network = keras.models.clone_model(plain, keras.Input(shape, name=self.spec.name))
+            network.set_weights(plain.get_weights())
             while len(self._sizes) >= SIZES_KEPT:
                 self._sizes.pop(next(iter(self._sizes)))
             self._sizes[input_wh] = KerasRunner(network, replace(self.spec, shape=shape))
