@@ -167,7 +167,8 @@ def cell(entry: dict | None, model: str, target: str, reasons: dict[str, list[st
     if entry is None:
         return ""
     if entry["status"] != WRITTEN:
-        reasons.setdefault(f"{target}: {entry['status']}: {entry['reason']}", []).append(model)
+        why = entry["reason"].replace(str(Path.home()), "~")
+        reasons.setdefault(f"{target}: {entry['status']}: {why}", []).append(model)
         return f"**{entry['status']}**"
     worst = min(row["psnr_db"] for gate in entry["gates"] for row in gate["outputs"])
     moved = keypoints(entry).split(" (")[0]
