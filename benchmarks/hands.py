@@ -34,10 +34,7 @@ PARTS = ("all", "one hand", "two hands")
 
 def measure(model, frames: HandFrames, count: int, title: str) -> dict[str, dict]:
     """Scores on all frames and on those with one and two hands."""
-    spec = model.card.input
-    scenes = HandScenes(
-        frames, spec.wh, looks_at=spec.colour, farthest_m=spec.farthest_m, length=min(count or len(frames), len(frames))
-    )  # fmt: skip
+    scenes = HandScenes.for_input(frames, model.card.input, length=min(count or len(frames), len(frames)))
     found = find_hands(
         model.runner, scenes, model.codec, model.card.skeleton,
         progress=lambda rows: track(rows, title, total=len(scenes)),

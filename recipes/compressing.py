@@ -16,7 +16,7 @@ from tasks import Task, generated, task_of
 import posezoo
 from posezoo.cards import Card, read_card
 from posezoo.compression.pruning import gzip_bytes
-from posezoo.files import replacing
+from posezoo.files import write_json
 from posezoo.training.backend import cosine, dataset, set_threads
 from posezoo.training.config import RunConfig, option
 from posezoo.weights import fetch
@@ -220,12 +220,6 @@ def command_of(cfg: CompressConfig, recipe: str) -> str:
         else:
             flags.append(f"--{flag} {value.name if isinstance(value, Path) else value}")
     return " ".join(["python", f"recipes/{recipe}", *flags])
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that nobody sees half of it."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
 
 
 def batches_of(pictures: Sequence[np.ndarray], card: Card, *, size: int = 8) -> list[np.ndarray]:

@@ -164,10 +164,10 @@ def _hands(card: Card, dataset: str, data: Path, limit: int, workers: int, seed:
     if dataset != "hands":
         raise SystemExit(f"--dataset {dataset}: {card.name} looks at two hands; expected hands")
     codec = make_codec(input_wh=card.input.wh, **card.codec)
-    common = {"looks_at": card.input.colour, "farthest_m": card.input.farthest_m, "seed": seed}
-    train = HandScenes(_hand_frames(data, "train"), card.input.wh, augmentation=HandAugmentation(), **common)
+    train = HandScenes.for_input(_hand_frames(data, "train"), card.input, augmentation=HandAugmentation(), seed=seed)
     frames = _hand_frames(data, "val")
-    checked = HandScenes(frames, card.input.wh, length=min(limit or len(frames), len(frames)), **common)
+    length = min(limit or len(frames), len(frames))
+    checked = HandScenes.for_input(frames, card.input, length=length, seed=seed)
     trained = {"heatmaps": "points", "visibility": "visibility"}
 
     def encode(scenes: list) -> tuple:

@@ -39,7 +39,7 @@ from posezoo.export.everything import (
 from posezoo.export.job import Job
 from posezoo.export.seeded import seed_weights, smooth_pictures
 from posezoo.export.targets import TARGETS, get_target
-from posezoo.files import replacing
+from posezoo.files import replacing, write_json
 from posezoo.zoo import build, info, list_models, load
 
 PAGE = Path(__file__).parents[1] / "docs" / "export-matrix.md"
@@ -111,8 +111,7 @@ def measure(name: str, out: Path, targets: list[str], *, keep: bool, shared: Pat
     done = {t: entry for t, entry in content["targets"].items() if entry["status"] != LEFT_OUT}
     missing = {t: entry for t, entry in content["targets"].items() if entry["status"] == LEFT_OUT}
     merged = {**content, "targets": {**known["targets"], **done}, "left_out": missing}
-    with replacing(results) as path:
-        path.write_text(json.dumps(merged, indent=1))
+    write_json(results, merged)
     if not keep:
         shutil.rmtree(folder)
 
@@ -123,8 +122,7 @@ def forget(out: Path, models: list[str], targets: list[str]) -> None:
         content = json.loads(path.read_text())
         if path.stem in models:
             content["targets"] = {name: e for name, e in content["targets"].items() if name not in targets}
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(content, indent=1))
+            write_json(path, content)
 
 
 def page(results: dict[str, dict], missing: Sequence[str] = ()) -> str:

@@ -102,10 +102,7 @@ def hand_frames(card: Card, data: Path) -> HandScenes:
     from posezoo.data.hands import HandAugmentation, HandScenes
     from posezoo.synth.hand_folders import labelled_hands
 
-    return HandScenes(
-        labelled_hands(data), card.input.wh, looks_at=card.input.colour, farthest_m=card.input.farthest_m,
-        augmentation=HandAugmentation(),
-    )  # fmt: skip
+    return HandScenes.for_input(labelled_hands(data), card.input, augmentation=HandAugmentation())
 
 
 def _of_split(data: Path, split: str) -> Path:

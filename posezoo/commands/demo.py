@@ -59,8 +59,6 @@ def demo_photos() -> dict[str, tuple[np.ndarray, tuple[int, ...]]]:
 
 def demo_frame(seed: int) -> dict[str, tuple[np.ndarray, None]]:
     """A rendered depth frame of two people, by name."""
-    import numpy as np
-
     from posezoo.synth.crowd import body_source
     from posezoo.synth.scene import Recipe, SceneSettings, make_sample
 

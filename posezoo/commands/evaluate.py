@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from posezoo.commands.calibration import ALL_LAYOUTS, LAYOUTS
 from posezoo.commands.common import (
     DONE,
     Command,
@@ -25,14 +25,11 @@ from posezoo.commands.common import (
     scales_argument,
 )
 from posezoo.commands.display import print_table, track
-from posezoo.files import replacing
+from posezoo.files import write_json
 
 if TYPE_CHECKING:
     from posezoo.inference.estimator import PoseModel
     from posezoo.inference.poses import Poses
-
-#: Data sets of depth frames: real ones, and folders of `posezoo synth`.
-DEPTH_LAYOUTS = ("utd_mhad", "dih", "panoptic_depth", "itop", "synth")
 
 
 def eval_command(arguments: argparse.Namespace) -> int:
@@ -49,7 +46,7 @@ def eval_command(arguments: argparse.Namespace) -> int:
         )
     if model.card.family == "hand":
         return eval_hands(model, arguments)
-    if model.card.input.depth != (arguments.dataset in DEPTH_LAYOUTS):
+    if model.card.input.depth != (arguments.dataset in LAYOUTS["depth"]):
         looks = "depth" if model.card.input.depth else "colour"
         raise CommandError(f"{arguments.model} looks at {looks}; --dataset {arguments.dataset} does not hold that")
     if model.card.input.depth:
@@ -81,8 +78,7 @@ def eval_command(arguments: argparse.Namespace) -> int:
             "normaliser": arguments.normaliser, "threshold": arguments.threshold,
             "pck": scores.at(arguments.threshold), "per_joint": scores.per_joint(arguments.threshold),
         }  # fmt: skip
-        with replacing(arguments.json) as path:
-            path.write_text(json.dumps(measured, indent=1))
+        write_json(arguments.json, measured)
     return DONE
 
 
@@ -129,8 +125,7 @@ def eval_bottom_up(model: PoseModel, arguments: argparse.Namespace) -> int:
         print_table(title, ("joint", "PCK"), rows)
         measured |= {"pictures": len(people), "threshold": arguments.threshold, "pck": pck.at(arguments.threshold)}
     if arguments.json:
-        with replacing(arguments.json) as path:
-            path.write_text(json.dumps(measured, indent=1))
+        write_json(arguments.json, measured)
     return DONE
 
 
@@ -176,8 +171,7 @@ def eval_depth(model: PoseModel, arguments: argparse.Namespace) -> int:
             "matching": arguments.matching, "threshold": threshold,
             "landmarks": {k: {**dataclasses.asdict(s), "f_score": s.f_score} for k, s in measured.items()},
         }  # fmt: skip
-        with replacing(arguments.json) as path:
-            path.write_text(json.dumps(content, indent=1))
+        write_json(arguments.json, content)
     return DONE
 
 
@@ -187,10 +181,7 @@ def eval_hands(model: PoseModel, arguments: argparse.Namespace) -> int:
     from posezoo.evaluation.hands import find_hands, score_hands
     from posezoo.synth.hand_folders import labelled_hands
 
-    spec = model.card.input
-    scenes = HandScenes(
-        labelled_hands(arguments.data), spec.wh, looks_at=spec.colour, farthest_m=spec.farthest_m
-    )  # fmt: skip
+    scenes = HandScenes.for_input(labelled_hands(arguments.data), model.card.input)
     found = find_hands(
         model.runner, scenes, model.codec, model.card.skeleton,
         progress=lambda rows: track(rows, "evaluating", total=len(scenes)),
@@ -203,8 +194,7 @@ def eval_hands(model: PoseModel, arguments: argparse.Namespace) -> int:
     print(f"right about which hands are there: {scores.hands:.4f}, about which keypoints are seen: {scores.seen:.4f}")
     if arguments.json:
         content = {"model": model.card.name, "runtime": model.runner.name, **dataclasses.asdict(scores)}
-        with replacing(arguments.json) as path:
-            path.write_text(json.dumps(content, indent=1))
+        write_json(arguments.json, content)
     return DONE
 
 
@@ -226,7 +216,7 @@ def add_to(command: Command) -> None:
     """)  # fmt: skip
     model_argument(parser, positional=True)
     parser.add_argument("--data", required=True, help="folder of the data set")
-    dataset_arguments(parser, split="val", layouts=("lsp", "flic", "coco", *DEPTH_LAYOUTS, "hands"))
+    dataset_arguments(parser, split="val", layouts=ALL_LAYOUTS)
     runtime_argument(parser, "tflite")
     network_arguments(parser)
     parser.add_argument(

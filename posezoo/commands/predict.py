@@ -28,7 +28,7 @@ from posezoo.commands.common import (
     write_annotated,
 )
 from posezoo.commands.display import track
-from posezoo.files import replacing
+from posezoo.files import write_json
 
 if TYPE_CHECKING:
     from posezoo.inference.lifting import Pinhole
@@ -75,8 +75,7 @@ def predict(arguments: argparse.Namespace) -> int:
         results += [{**row, **in_space(people, points, i)} for i, row in enumerate(rows)] if lifts else rows
     if failed == len(pictures):
         return REFUSED
-    with replacing(out / "results.json") as path:
-        path.write_text(json.dumps(results, indent=1))
+    write_json(out / "results.json", results)
     print(f"{len(pictures) - failed} picture(s), {len(results)} pose(s): {out}")
     return SOME_FAILED if failed else DONE
 

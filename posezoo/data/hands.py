@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from posezoo.cards.card import InputSpec
 from posezoo.codecs.hand import HandCodec
 from posezoo.data.hand_frames import BACKGROUND, HIDDEN, LEFT, NO_CLASS, RIGHT, SEEN, UNKNOWN, HandFrame, HandFrames
 from posezoo.data.sample import ExampleSet, Source, keypoint_columns
@@ -121,6 +122,11 @@ class HandScenes(ExampleSet):
         super().__init__(
             frames.name, len(frames), source, seed=seed, varied=augmentation is not None, length=length
         )  # fmt: skip
+
+    @classmethod
+    def for_input(cls, frames: HandFrames, spec: InputSpec, **settings) -> HandScenes:
+        """The frames as the network of a card looks at them; `settings` as above."""
+        return cls(frames, spec.wh, looks_at=spec.colour, farthest_m=spec.farthest_m, **settings)
 
     def _frame(self, number: int) -> HandFrame:
         try:

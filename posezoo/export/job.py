@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,7 @@ from posezoo.export.frozen import Frozen, freeze
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts
 from posezoo.export.pixels import KeypointError, keypoint_error
-from posezoo.files import replacing
+from posezoo.files import write_json
 from posezoo.inference.runners import KerasRunner
 from posezoo.weights import sha256
 
@@ -77,6 +76,11 @@ class Job:
     def int8(self) -> Limits:
         """What an int8 file may differ by."""
         return INT8 if self.trained else INT8_UNTRAINED
+
+    @property
+    def told_weights(self) -> str:
+        """What sidecars say of the weights."""
+        return "trained" if self.trained else "structure only: weights that nobody trained"
 
     @cached_property
     def frozen(self) -> Frozen:
@@ -162,19 +166,22 @@ def write_sidecar(job: Job, made: Made, *, target: str, packages: Sequence[str])
         What was made, with the sidecar.
     """
     main = made.files[0]
-    content = {
+    path = main.with_name(main.name + ".json")
+    write_json(path, sidecar(job, made, target=target, packages=packages))
+    return dataclasses.replace(made, files=(*made.files, path))
+
+
+def sidecar(job: Job, made: Made, *, target: str, packages: Sequence[str]) -> dict[str, Any]:
+    """What stands beside files: what they are of, their hashes, versions, the gate's measurements, details."""
+    return {
         "target": target,
-        "weights": "trained" if job.trained else "structure only: weights that nobody trained",
+        "weights": job.told_weights,
         **facts(job.card),
         "files": {path.name: describe(path) for path in made.files},
         "gates": [agreement.as_dict() for agreement in made.agreements],
         "versions": versions(*packages),
         **made.details,
     }
-    path = main.with_name(main.name + ".json")
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-    return dataclasses.replace(made, files=(*made.files, path))
 
 
 def describe(path: Path) -> dict[str, Any]:

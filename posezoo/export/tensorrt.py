@@ -18,9 +18,9 @@ import numpy as np
 from posezoo.export.foreign import converter
 from posezoo.export.frozen import blame
 from posezoo.export.golden import write_golden
-from posezoo.export.job import FLOAT32, Job, Made, describe, facts, versions
+from posezoo.export.job import FLOAT32, Job, Made, sidecar
 from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, model_of, quantise, save_gated
-from posezoo.files import replacing_folder
+from posezoo.files import replacing_folder, write_json
 
 RESIZE_MODES = (b"nearest", b"linear")
 RESIZE_COORDINATES = (b"half_pixel", b"pytorch_half_pixel", b"tf_half_pixel_for_nn", b"asymmetric", b"align_corners")
@@ -194,18 +194,13 @@ def export_tensorrt(job: Job, out: Path) -> Made:
         write_golden(job, folder / "model.golden.npz")
         for script in ("to_tensorrt.py", "golden.py"):
             shutil.copyfile(converter(script), folder / script)
-        sidecar = {
-            "target": "tensorrt", **facts(job.card),
-            "weights": "trained" if job.trained else "structure only: weights that nobody trained",
-            "files": {path.name: describe(path) for path in sorted(folder.iterdir())},
-            "gates": [agreement.as_dict() for agreement in agreements],
-            "reports": reports, "versions": versions("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime"),
-            "on the device": "python3 to_tensorrt.py --precision fp16",
-        }  # fmt: skip
-        (folder / "report.json").write_text(json.dumps(sidecar, indent=1))
+        command = "python3 to_tensorrt.py --precision fp16"
+        inside = Made(tuple(sorted(folder.iterdir())), agreements, {"reports": reports, "on the device": command})
+        packages = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime")
+        write_json(folder / "report.json", sidecar(job, inside, target="tensorrt", packages=packages))
     table = operator_table()
     notes = (
         f"every operation is one that TensorRT {table['tensorrt']} reads, by its table; parsing is the device's",
-        f"on the Jetson, in this folder: {sidecar['on the device']}",
+        f"on the Jetson, in this folder: {command}",
     )
     return Made((out,), agreements, {"reports": reports}, notes)

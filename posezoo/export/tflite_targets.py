@@ -75,8 +75,7 @@ def write(
         content, job.reference, job.card.input, pictures=job.pictures, card=job.card, min_psnr_db=limits.min_psnr_db,
         max_error=limits.max_error, pythons=made_environments(environments),
     )  # fmt: skip
-    trained = "trained" if job.trained else "structure only: weights that nobody trained"
-    sidecar |= {"weights": trained, **record}
+    sidecar |= {"weights": job.told_weights, **record}
     files = [out, out.with_name(out.name + ".json")]
     if compiler:
         compiled = tpu.compiled_or_none(content, out)

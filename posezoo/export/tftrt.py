@@ -17,9 +17,9 @@ import numpy as np
 from posezoo.export.foreign import converter
 from posezoo.export.frozen import Frozen
 from posezoo.export.golden import write_golden
-from posezoo.export.job import FLOAT32, Job, Made, agree, describe, facts, versions
+from posezoo.export.job import FLOAT32, Job, Made, agree, sidecar
 from posezoo.export.saved_model import SavedModelRunner, save
-from posezoo.files import replacing_folder
+from posezoo.files import replacing_folder, write_json
 
 #: Calibration pictures in the folder, at most.
 PICTURES = 64
@@ -74,18 +74,13 @@ def export_tftrt(job: Job, out: Path) -> Made:
             np.savez_compressed(folder / "calibration.npz", pictures=np.stack([job.calibration[i] for i in rows]))
         for script in ("to_tftrt.py", "golden.py"):
             shutil.copyfile(converter(script), folder / script)
-        sidecar = {
-            "target": "tftrt", **facts(job.card),
-            "weights": "trained" if job.trained else "structure only: weights that nobody trained",
-            "files": {path.name: describe(path) for path in sorted(folder.iterdir())},
-            "gates": [agreement.as_dict()], "coverage": report, "versions": versions("tensorflow", "keras"),
-            "on the device": "python3 to_tftrt.py --precision fp16",
-        }  # fmt: skip
-        (folder / "report.json").write_text(json.dumps(sidecar, indent=1))
+        command = "python3 to_tftrt.py --precision fp16"
+        inside = Made(tuple(sorted(folder.iterdir())), (agreement,), {"coverage": report, "on the device": command})
+        write_json(folder / "report.json", sidecar(job, inside, target="tftrt", packages=("tensorflow", "keras")))
     left = ", ".join(f"'{row['layer']}' ({row['operator']} {row['why']})" for row in report["left"][:5])
     notes = (
         f"{report['converted']} of {report['operations']} operations have a converter in TF-TRT "
         f"{operator_list()['tensorflow']}{'; left to TensorFlow: ' + left if left else ''}",
-        f"on the device, in this folder: {sidecar['on the device']}",
+        f"on the device, in this folder: {command}",
     )
     return Made((out,), (agreement,), {"coverage": report}, notes)

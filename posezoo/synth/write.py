@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ class DatasetError(UserError):
     """A folder that holds no data set, another one, or a damaged one."""
 
 
-class ShardPlan:
+class ShardPlan(ABC):
     """How a data set's samples are dealt out to files; what `write_dataset` needs to know of a job.
 
     Attributes:
@@ -68,16 +69,17 @@ class ShardPlan:
         """Return a shard's file name."""
         return f"shard-{shard:05d}.{self.file_format}"
 
+    @abstractmethod
     def prepare(self) -> None:
         """Fail at once where something is missing."""
 
+    @abstractmethod
     def described(self) -> dict:
         """Return what the index file says: all that the samples depend on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrays(self, shard: int) -> dict[str, np.ndarray]:
         """Make the arrays of one shard; `counts` has one number per sample."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from posezoo.errors import UserError
-from posezoo.files import replacing
+from posezoo.files import replacing, write_json
 from posezoo.training.config import as_json
 
 log = logging.getLogger(__name__)
@@ -105,8 +105,7 @@ class Run:
             "history": self.history,
             **results,
         }
-        with replacing(self.folder / "run.json") as path:
-            path.write_text(json.dumps(record, indent=1))
+        write_json(self.folder / "run.json", record)
 
     def restore(self, model: keras.Model, plateau: Plateau | None = None) -> None:
         """Put the saved state back into a compiled model; does nothing in a fresh run."""
