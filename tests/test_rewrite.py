@@ -14,7 +14,7 @@ from keras import layers as L  # noqa: E402
 
 from posezoo import counts  # noqa: E402
 from posezoo.cards import read_card  # noqa: E402
-from posezoo.export.rewrite import combed, without_groups  # noqa: E402
+from posezoo.export.rewrite import combed, with_convolved_dense, without_groups  # noqa: E402
 from posezoo.export.tflite import operators, to_tflite  # noqa: E402
 from posezoo.inference.runners import TFLiteRunner, normalise  # noqa: E402
 from posezoo.layers import GroupedConv2D  # noqa: E402
@@ -84,3 +84,18 @@ def test_what_combs_cannot_stand_for_is_told():
     y = GroupedConv2D(6, 3, padding="valid", dilation_rate=2, name="y")(image)
     with pytest.raises(ValueError, match="layer 'y': combs stand for one dilation"):
         combed(keras.Model(image, {"y": y}))
+
+
+def test_dense_layers_become_convolutions_of_one_pixel(frames):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((40, 56, 1), name="image")
+    pooled = L.GlobalAveragePooling2D()(L.Conv2D(6, 3, strides=2, name="conv")(inputs))
+    hidden = L.Dense(5, activation="relu", name="hidden")(pooled)
+    network = keras.Model(inputs, {"scores": L.Dense(3, use_bias=False, name="scores")(hidden)})
+    convolved = with_convolved_dense(network)
+    x = normalise(frames, SPEC)
+    expected, got = (np.asarray(n(x, training=False)["scores"]) for n in (network, convolved))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    content = to_tflite(network, SPEC, precision="dynamic")
+    assert not any(told.startswith("FULLY_CONNECTED") for told in operators(content)), operators(content)
+    assert any(told.startswith("FULLY_CONNECTED") for told in operators(to_tflite(network, SPEC)))

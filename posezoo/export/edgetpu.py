@@ -26,7 +26,7 @@ from posezoo.errors import UserError
 from posezoo.export.flatbuffer import constants_of, kinds_of, packed, schema, unpacked
 from posezoo.export.foreign import MissingToolError
 from posezoo.export.metadata import with_metadata
-from posezoo.export.rewrite import with_plain_resizing, without_groups
+from posezoo.export.rewrite import with_convolved_dense, with_plain_resizing, without_groups
 from posezoo.export.tf25_operators import NEWEST
 from posezoo.export.tflite import FLAVOURS, gated, to_tflite, write_file
 from posezoo.files import replacing
@@ -505,7 +505,7 @@ def to_edgetpu(
 
 def for_edgetpu(network: keras.Model) -> keras.Model:
     """Return the network without what Edge TPU refuses and other layers can say."""
-    return with_plain_resizing(without_groups(network), by_two=True)
+    return with_plain_resizing(with_convolved_dense(without_groups(network)), by_two=True)
 
 
 def ready(content: bytes) -> tuple[bytes, MappingReport]:

@@ -99,6 +99,47 @@ class Enlarging(L.Layer):
         return {**super().get_config(), "factors": self.factors}
 
 
+def with_convolved_dense(network: keras.Model) -> keras.Model:
+    """Replace every dense layer of one vector by a 1x1 convolution of one pixel.
+
+    TFLite gives each row of a dense layer a scale of its own since FULLY_CONNECTED 12, which older runtimes refuse or,
+    worse, read with one scale; of convolutions they know it. The numbers are the same.
+
+    Args:
+        network: Returned as it is where it holds no such layer, or is no functional network.
+    """
+
+    def of_vector(layer):
+        return isinstance(layer, L.Dense) and len(layer.input.shape) == 2
+
+    if not hasattr(network, "operations") or not any(of_vector(layer) for layer in network.layers):
+        return network
+    return rewritten(network, lambda layer: ConvolvedDense.like(layer) if of_vector(layer) else None)
+
+
+@keras.saving.register_keras_serializable(package="posezoo")
+class ConvolvedDense(L.Dense):
+    """A dense layer of `(batch, channels)`, computed as a 1x1 convolution of one pixel."""
+
+    @classmethod
+    def like(cls, layer: L.Dense) -> ConvolvedDense:
+        """Return the convolved form of a dense layer, without weights."""
+        return cls.from_config(layer.get_config())
+
+    @staticmethod
+    def weights_from(layer: L.Dense) -> list[np.ndarray]:
+        """Return the dense layer's own weights."""
+        return layer.get_weights()
+
+    def call(self, inputs):
+        channels = inputs.shape[-1]
+        pixel = ops.reshape(inputs, (-1, 1, 1, channels))
+        x = ops.conv(pixel, ops.reshape(self.kernel, (1, 1, channels, self.units)), data_format="channels_last")
+        if self.bias is not None:
+            x = ops.add(x, self.bias)
+        return self.activation(ops.reshape(x, (-1, self.units)))
+
+
 def without_groups(network: keras.Model) -> keras.Model:
     """Replace every grouped convolution by a dense one whose kernel is zero outside the groups' blocks.
 

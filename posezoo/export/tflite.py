@@ -22,7 +22,7 @@ from posezoo.export.frozen import frozen_function
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
 from posezoo.export.quantisation import quantisation_report
-from posezoo.export.rewrite import with_plain_resizing
+from posezoo.export.rewrite import with_convolved_dense, with_plain_resizing
 from posezoo.files import replacing
 from posezoo.inference.runners import KerasRunner, Runner, TFLiteRunner, normalise
 
@@ -107,7 +107,11 @@ def to_tflite(
     layers, keep_float = [layer.name for layer in network.layers], list(keep_float)
     if keep_float and (precision != "int8" or trained_ranges):
         raise ValueError("keep_float is for int8 files that calibration makes")
-    converter, names, nodes = frozen_converter(network if trained_ranges else with_plain_resizing(network), spec)
+    if not trained_ranges:
+        network = with_plain_resizing(network)
+    if precision == "dynamic":
+        network = with_convolved_dense(network)
+    converter, names, nodes = frozen_converter(network, spec)
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
