@@ -20,8 +20,8 @@ from posezoo.export.pixels import keypoint_error, strongest  # noqa: E402
 from posezoo.export.seeded import seed_weights, smooth_pictures  # noqa: E402
 from posezoo.export.targets import TARGETS, UnknownTargetError, get_target  # noqa: E402
 from posezoo.files import replacing_folder  # noqa: E402
-from posezoo.inference.runners import KerasRunner  # noqa: E402
-from posezoo.zoo import build, info  # noqa: E402
+from posezoo.inference.runners import KerasRunner, TFLiteRunner  # noqa: E402
+from posezoo.zoo import build, changed_card, info  # noqa: E402
 
 CARD = """
 name: dog
@@ -196,12 +196,23 @@ def test_a_saved_model_that_was_trained_again_is_exported_again(dog, capsys, mon
         ("dog.keras --card dog.yaml --to onnx --calibration pictures -o x", "writes a .onnx file; name it so"),
         ("dog.keras --card dog.yaml --to onnx -o x.onnx", "give --calibration FOLDER"),
         ("dog.keras --card dog.yaml --to onnx --calibration pictures", "say where to write: -o FILE"),
+        ("dog.keras --card dog.yaml --set input_px=64 --calibration pictures -o x.tflite", "is exported as it is"),
+        ("hand25d --structure-only --set sides=3 -o x.tflite", "hand25d has no 'sides'; it has"),
+        ("hand25d --structure-only --set input_px=50 -o x.tflite", "must be multiples of 8"),
     ],
 )
 def test_wrong_requests_are_told(dog, capsys, monkeypatch, command, told):
     monkeypatch.chdir(dog)
     assert cli.main(["export", *command.split()]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_model_of_the_zoo_is_built_as_asked_for(tmp_path, capsys):
+    out = tmp_path / "small.tflite"
+    command = ["export", "hand25d", "--structure-only", "--precision", "float32", "--set", "input_px=48,64"]
+    assert cli.main([*command, "-o", str(out)]) == 0, capsys.readouterr().err
+    runner = TFLiteRunner(out, changed_card(info("hand25d"), {"input_px": (48, 64)}, {}).input)
+    assert runner(np.zeros((1, 48, 64, 1), "uint16"))["heatmaps"].shape[1:3] == (24, 32)
 
 
 def test_unwritable_folder_is_told_and_leaves_nothing(dog, capsys, monkeypatch):

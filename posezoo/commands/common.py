@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from posezoo.zoo import builder_of, info, load
 
@@ -94,10 +94,8 @@ def load_model(arguments: argparse.Namespace) -> PoseModel:
     from posezoo.commands.settings import read_settings, split_settings
 
     card, own = info(arguments.model), arguments.weights != "default"
-    changes: dict = {}
+    changes = builder_changes(card.name, arguments.set)
     codec: dict = {}
-    if arguments.set:
-        changes = read_settings(builder_of(card.name), arguments.set, told=f"the builder of {card.name}", held=HELD)
     if arguments.codec:
         kind = str(card.codec["type"])
         if kind not in CODECS:
@@ -114,6 +112,17 @@ def load_model(arguments: argparse.Namespace) -> PoseModel:
         )
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def builder_changes(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of `--set` as arguments of a model's builder.
+
+    Raises:
+        CommandError: A setting that the builder does not take.
+    """
+    from posezoo.commands.settings import read_settings
+
+    return read_settings(builder_of(name), settings, told=f"the builder of {name}", held=HELD) if settings else {}
 
 
 def read_scales(given: str | None) -> tuple[float, ...] | None:

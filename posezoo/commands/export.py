@@ -7,18 +7,29 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from posezoo.cards import Card
 from posezoo.commands.calibration import ALL_LAYOUTS, LAYOUTS, training_examples
-from posezoo.commands.common import DONE, SOME_FAILED, Command, CommandError, find_pictures
+from posezoo.commands.common import (
+    DONE,
+    SOME_FAILED,
+    Command,
+    CommandError,
+    builder_changes,
+    find_pictures,
+    set_argument,
+)
 from posezoo.commands.display import print_table
 from posezoo.zoo import info, load
 
 if TYPE_CHECKING:
+    import keras
+
     from posezoo.export.job import Job
 
 #: Networks with more multiplications are calibrated on fewer pictures by default.
@@ -143,12 +154,9 @@ def export_all(job: Job, folder: Path) -> int:
 
 def export_job(arguments: argparse.Namespace) -> Job:
     """The network to export, from the zoo or a file of the user's own, with pictures for calibration and gates."""
-    from posezoo.cards import read_card_file
     from posezoo.export.job import Job
-    from posezoo.export.own import open_network
     from posezoo.export.rewrite import combed, without_groups
-    from posezoo.export.seeded import seed_weights, smooth_pictures
-    from posezoo.zoo import build
+    from posezoo.export.seeded import smooth_pictures
 
     if arguments.check and not (arguments.data or arguments.calibration):
         # What a target makes of a network depends on its layers alone.
@@ -159,24 +167,49 @@ def export_job(arguments: argparse.Namespace) -> Job:
     own = bool(arguments.card)
     if not own and (Path(arguments.model).suffix == ".keras" or Path(arguments.model).is_dir()):
         raise CommandError(f"{arguments.model} is a network of your own; describe it with --card FILE.yaml")
-    card = read_card_file(arguments.card) if own else info(arguments.model)
-    count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
-    # Pictures before the network: what does not fit is told at once.
-    if not trained and not (arguments.data or arguments.calibration):
-        pictures = list(smooth_pictures(card, min(count, 8)))
-    else:
-        pictures = calibration_pictures(arguments, card, count)
-    if own:
-        network = open_network(arguments.model, card)
-    elif trained:
-        network = load(arguments.model, runtime="keras", weights=arguments.weights).network
-    else:
-        network = build(card.name)
-        seed_weights(network, card)
+    if own and arguments.set:
+        raise CommandError("--set changes how a model of the zoo is built; a network of your own is exported as it is")
+    changes = {} if own else builder_changes(arguments.model, arguments.set)
+    try:
+        card = described(arguments, changes)
+        count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
+        # Pictures before the network: what does not fit is told at once.
+        if not trained and not (arguments.data or arguments.calibration):
+            pictures = list(smooth_pictures(card, min(count, 8)))
+        else:
+            pictures = calibration_pictures(arguments, card, count)
+        network = network_to_export(arguments, card, changes)
+    except ValueError as error:
+        if not changes:
+            raise
+        raise CommandError(f"{arguments.model}: {error}") from error
     for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
         network = rewrite(network) if wanted else network
     gated = np.stack(pictures[: arguments.gate_pictures])
     return Job(network, card, gated, pictures, trained, Path(arguments.model) if own else None)
+
+
+def described(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> Card:
+    """The card of the network to export, as it is built."""
+    from posezoo.cards import read_card_file
+    from posezoo.zoo import changed_card
+
+    return read_card_file(arguments.card) if arguments.card else changed_card(info(arguments.model), changes, {})
+
+
+def network_to_export(arguments: argparse.Namespace, card: Card, changes: Mapping[str, Any]) -> keras.Model:
+    """The network of the user's own file, the zoo's with its weights, or one that nobody trained."""
+    from posezoo.export.own import open_network
+    from posezoo.export.seeded import seed_weights
+    from posezoo.zoo import build
+
+    if arguments.card:
+        return open_network(arguments.model, card)
+    if not arguments.structure_only:
+        return load(card.name, runtime="keras", weights=arguments.weights, build=changes).network
+    network = build(card.name, **changes)
+    seed_weights(network, card)
+    return network
 
 
 def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) -> list[np.ndarray]:
@@ -220,6 +253,7 @@ def add_to(command: Command) -> None:
         examples:
           posezoo export mobilenet_split_224 --calibration photos/ -o pose.tflite
           posezoo export mobilenet_split_224 --to onnx --calibration photos/ -o pose.onnx
+          posezoo export mobilenet_split_224 --set input_px=256,192 --calibration photos/ -o portrait.tflite
           posezoo export efficienthrnet_lite_h-4 --to edgetpu --check
           posezoo export hand25d --to c -o hand25d.h
           posezoo export mine.keras --card mine.yaml --to openvino --calibration photos/ -o mine.xml
@@ -272,6 +306,9 @@ def add_to(command: Command) -> None:
         "--precision int16x8 int16)",
     )  # fmt: skip
     parser.add_argument("--weights", default="default", help="your own .weights.h5 (default: the released file)")
+    set_argument(
+        parser, "arguments of the model's builder: with which --weights was made, or another size, such as input_px=256"
+    )
     parser.add_argument(
         "--structure-only", action="store_true",
         help="weights that nobody trained, to see what a target makes of a network before it has weights",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posezoo.commands.common import DONE, HELD, Command, CommandError, model_argument, set_argument
+from posezoo.commands.common import DONE, HELD, Command, CommandError, builder_changes, model_argument, set_argument
 from posezoo.files import replacing
 from posezoo.zoo import info
 
@@ -68,7 +68,7 @@ def network_to_fill(model: str, settings: Sequence[str], weights: str) -> tuple[
         CommandError: No such builder, or settings that it does not take.
     """
     from posezoo.commands.settings import read_settings
-    from posezoo.zoo import build, builder_of
+    from posezoo.zoo import build
 
     family, dot, function = model.partition(".")
     if dot:
@@ -77,7 +77,7 @@ def network_to_fill(model: str, settings: Sequence[str], weights: str) -> tuple[
     else:
         card = info(model)
         family = card.family
-        changes = read_settings(builder_of(model), settings, told=f"the builder of {model}", held=HELD)
+        changes = builder_changes(model, settings)
     try:
         network = build(model, **changes) if card else builder(**changes)
     except (TypeError, ValueError) as error:
