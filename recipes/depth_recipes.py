@@ -36,7 +36,7 @@ from posezoo.inference.drawing import draw
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import DEPTH17
 from posezoo.synth.frames import NewBackgrounds, SynthFrames
-from posezoo.training.backend import cosine, dataset, linear, run_recipe, steps_down
+from posezoo.training.backend import cosine, dataset, linear, on_devices, run_recipe, steps_down
 from posezoo.training.config import RunConfig, option, parse
 from posezoo.training.run import Checkpoint, Plateau, Run
 
@@ -233,7 +233,7 @@ def fit(
     if not per_epoch:
         raise SystemExit(f"{cfg.data}: {len(train)} frames do not fill one batch of {cfg.batch}; lower --batch")
     height, width = network.input_shape[1:3]
-    trainer.build((None, height, width, 1))
+    on_devices(trainer, cfg.devices).build((None, height, width, 1))
     trainer.compile(optimizer(cfg), jit_compile=False)
     scale = scale_of(cfg)
     encode = encode or (scene_batch if codec.bottom_up else person_batch)

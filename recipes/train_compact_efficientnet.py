@@ -28,7 +28,7 @@ from posezoo.cards import read_card
 from posezoo.data.classes import READERS, ClassCrops, class_batch
 from posezoo.data.pipeline import batches, load_all
 from posezoo.inference.runners import normalise
-from posezoo.training.backend import dataset, native, run_recipe, set_precision, steps_down
+from posezoo.training.backend import dataset, native, on_devices, run_recipe, set_precision, steps_down
 from posezoo.training.config import RunConfig, option
 from posezoo.training.run import Checkpoint, Run
 
@@ -71,7 +71,7 @@ def train(cfg: Config, run: Run) -> None:
     checked = ClassCrops(pictures["val"], side, augment=False)
     scale = partial(normalise, spec=read_card(cfg.model).input)
 
-    trainer = native(network, precision=cfg.precision)
+    trainer = on_devices(native(network, precision=cfg.precision), cfg.devices)
     trainer.build((None, side, side, 3))
     optimizer = keras.optimizers.SGD(cfg.learning_rate, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])

@@ -48,6 +48,7 @@ from posezoo.training.backend import (
     cosine,
     dataset,
     native,
+    on_devices,
     run_recipe,
     set_precision,
     steps_down,
@@ -119,7 +120,7 @@ def train(cfg: Config, run: Run) -> None:
 
     if cfg.freeze_backbone:
         freeze(backbone_layers(network))
-    trainer = native(network, precision=cfg.precision)
+    trainer = on_devices(native(network, precision=cfg.precision), cfg.devices)
     trainer.build((None, height, width, 3))
     averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
     optimizer = keras.optimizers.AdamW(cfg.learning_rate, weight_decay=cfg.weight_decay, **averaging)
@@ -168,7 +169,7 @@ def validation_scales(cfg: Config) -> tuple[float, ...] | None:
     Raises:
         SystemExit: They are no numbers, or there are several devices, on which single pictures do not run.
     """
-    if (cfg.val_scales or cfg.val_flip) and cfg.devices > 1:
+    if (cfg.val_scales or cfg.val_flip) and cfg.devices > 1 and keras.backend.backend() == "tensorflow":
         raise SystemExit("--val-scales and --val-flip run on one device; leave --devices out")
     try:
         return tuple(float(s) for s in cfg.val_scales.split(",")) if cfg.val_scales else None

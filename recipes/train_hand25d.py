@@ -41,7 +41,7 @@ from posezoo.inference.runners import normalise
 from posezoo.models.hand import BACKBONES, Heads
 from posezoo.skeletons import HAND16, HAND_AUXILIARY, HAND_PRIMARY
 from posezoo.synth.hand_folders import labelled_hands
-from posezoo.training.backend import dataset, linear, native, run_recipe, set_precision, set_threads
+from posezoo.training.backend import dataset, linear, native, on_devices, run_recipe, set_precision, set_threads
 from posezoo.training.config import RunConfig, option, parse
 from posezoo.training.gradnorm import GradNorm
 from posezoo.training.hand import HEADS, WEIGHTS, HandTrainer
@@ -226,7 +226,7 @@ def fit(cfg: Config, run: Run, training_frames: HandFrames, checked_frames: Hand
     trainer = HandTrainer(native(network, precision=cfg.precision), input_height=height, weights=weights)
     trainer.build((None, height, width, 1))
     averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
-    trainer.compile(keras.optimizers.Adam(cfg.learning_rate, **averaging), jit_compile=False)
+    on_devices(trainer, cfg.devices).compile(keras.optimizers.Adam(cfg.learning_rate, **averaging), jit_compile=False)
     scale = partial(normalise, spec=spec)
     released = deployed(cfg, network)
     runner = runner_of(native(network, precision=cfg.precision), scale)

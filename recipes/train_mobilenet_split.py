@@ -37,7 +37,7 @@ from posezoo.data.stick_figures import write_stick_figures
 from posezoo.evaluation.top_down import evaluate_pck
 from posezoo.inference.runners import normalise
 from posezoo.skeletons import SKELETONS
-from posezoo.training.backend import cosine, dataset, native, run_recipe, set_precision
+from posezoo.training.backend import cosine, dataset, native, on_devices, run_recipe, set_precision
 from posezoo.training.config import RunConfig, option
 from posezoo.training.distillation import Distiller
 from posezoo.training.initialise import layers_of, load_backbone, read_layers
@@ -157,7 +157,7 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     trainer = native(network, precision=cfg.precision)
     if teacher is not None:
         trainer = Distiller(trainer, native(teacher, precision=cfg.precision), share=cfg.teacher_share)
-    trainer.build((None, *network.input_shape[1:]))
+    on_devices(trainer, cfg.devices).build((None, *network.input_shape[1:]))
     peak = cfg.frozen_learning_rate if frozen else cfg.learning_rate
     averaging = {"use_ema": True, "ema_momentum": cfg.ema} if cfg.ema else {}
     optimizer = keras.optimizers.AdamW(peak, weight_decay=cfg.weight_decay, **averaging)

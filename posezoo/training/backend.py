@@ -49,21 +49,32 @@ def native(network: keras.Model, *, precision: str = "float32") -> keras.Model:
     return NativeTorch(network, bfloat16=precision == "bfloat16")
 
 
+def on_devices(trainer: keras.Model, devices: int) -> keras.Model:
+    """On torch, divide the steps of a trainer between threads; elsewhere return it as it is."""
+    if devices == 1 or keras.backend.backend() != "torch":
+        return trainer
+    from posezoo.training.divided_torch import divide_steps
+
+    return divide_steps(trainer, devices)
+
+
 def mirrored_strategy(devices: int):
-    """Mirror the network on several GPUs, or on parts of the CPU where there are none.
+    """Mirror the network on several GPUs, or on parts of the CPU where there are none; on torch see `on_devices`.
 
     Raises:
-        BackendError: Keras does not run on TensorFlow.
+        BackendError: Keras runs on JAX.
     """
+    if keras.backend.backend() == "torch":
+        return nullcontext()
     if keras.backend.backend() != "tensorflow":
-        raise BackendError("several devices need the TensorFlow backend; unset KERAS_BACKEND or use --devices 1")
+        raise BackendError("several devices need the TensorFlow or torch backend; set KERAS_BACKEND or use --devices 1")
     import tensorflow as tf
 
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU":
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)])
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)]).scope()
 
 
 def dataset(examples: Examples, encode: Encode, batch: int, *, epochs: range, workers: int):
@@ -90,7 +101,7 @@ def run_recipe(config_class, train: Callable, argv=None, *, description: str, sh
     keras.utils.set_random_seed(cfg.seed)
     set_threads(cfg.threads)
     run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
-    with mirrored_strategy(cfg.devices).scope() if cfg.devices > 1 else nullcontext():
+    with mirrored_strategy(cfg.devices) if cfg.devices > 1 else nullcontext():
         train(cfg, run)
     print(f"best validation {score} {run.best:.4f}, weights in {run.best_weights}")
     return run

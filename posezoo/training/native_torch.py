@@ -238,7 +238,8 @@ class NativeTorch(keras.Model):
         import torch
 
         values = {id(self.network.inputs[0]): images.permute(0, 3, 1, 2)}
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
+        # Every weight is used once; the cache of rounded ones would be shared between threads.
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
             for layer in self.network.layers[1:]:
                 given = layer.input
                 x = [values[id(t)] for t in given] if isinstance(given, list) else values[id(given)]
