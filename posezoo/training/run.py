@@ -28,7 +28,7 @@ from posezoo.training.config import as_json
 log = logging.getLogger(__name__)
 
 #: Settings that may change when a run goes on.
-FREE_SETTINGS = ("epochs", "workers", "threads", "data", "out", "resume", "tensorboard")
+FREE_SETTINGS = ("epochs", "workers", "threads", "devices", "data", "out", "resume", "tensorboard")
 
 
 class RunError(UserError, RuntimeError):
