@@ -423,8 +423,10 @@ def _near(tag: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _distance(difference: np.ndarray) -> np.ndarray:
-    """Euclidean length over the first axis."""
-    return np.abs(difference[0]) if len(difference) == 1 else np.sqrt(np.square(difference).sum(axis=0))
+    """Euclidean length over the first axis; what was given is overwritten."""
+    if len(difference) == 1:
+        return np.abs(difference[0], out=difference[0])
+    return np.sqrt(np.square(difference, out=difference).sum(axis=0))
 
 
 def _quarter(planes: np.ndarray, joint, x, y) -> np.ndarray:
