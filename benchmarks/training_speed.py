@@ -4,8 +4,8 @@
     python benchmarks/training_speed.py --data lspet --batch 16
     python benchmarks/training_speed.py --quick
 
-TensorFlow, Keras on torch, and the network run by PyTorch's own kernels in float32 and bfloat16, each in a process
-of its own. The processes take turns, so that a noisy moment of the machine touches all of them alike. A step is the
+TensorFlow, Keras on torch, and the network run by PyTorch's own kernels in float32 and bfloat16, the batch as a whole
+and divided between threads, each in a process of its own. The processes take turns, so that a noisy moment of the machine touches all of them alike. A step is the
 recipe's: forward, loss, backward, AdamW with moving averages.
 """
 
@@ -39,6 +39,7 @@ TRAINING = {
     "keras_torch": ("torch", "Keras on PyTorch, float32"),
     "native_float32": ("torch", "NativeTorch, float32"),
     "native_bfloat16": ("torch", "NativeTorch, bfloat16"),
+    "native_divided_bfloat16": ("torch", "NativeTorch, bfloat16, a share of the batch for each thread (`--devices`)"),
 }
 #: Variant -> (Keras backend, what it is); neither uses the backend.
 PIPELINE = {
@@ -94,6 +95,12 @@ def training_runner(variant: str, settings: dict) -> Callable[[int], None]:
 
         trainer = NativeTorch(trainer, bfloat16=variant.endswith("bfloat16"))
     trainer.build(shape)
+    if "divided" in variant:
+        import torch
+
+        from posezoo.training.divided_torch import divide_steps
+
+        divide_steps(trainer, torch.get_num_threads())
     optimizer = keras.optimizers.AdamW(1e-4, use_ema=True, ema_momentum=0.9)
     trainer.compile(optimizer, loss={codec.output: LOSSES[codec.output]}, jit_compile=False)
 
