@@ -257,8 +257,9 @@ def test_hand_networks_are_compressed_by_what_they_were_trained_for(small_hand):
 
 def test_a_hand_networks_twin_trains_and_is_scored(small_hand, eager):
     compressing, recipe = small_hand("compressing"), small_hand("quantize_qat")
-    cfg = compressing.shrunk(recipe.Config(smoke=True, model="hand25d"), steps=3, batch=2)
+    cfg = compressing.shrunk(recipe.Config(smoke=True, model="hand25d"), steps=6, batch=2)
     ready = compressing.prepare(cfg)
+    assert cfg.steps * cfg.batch > len(ready.task.train)  # epochs that the data fill more than once
     twin, seen = rebuild(ready.network), []
 
     def score() -> float:
