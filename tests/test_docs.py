@@ -84,7 +84,7 @@ def test_readme_table_is_fresh():
     assert make_tables.refreshed((ROOT / "README.md").read_text()) == (ROOT / "README.md").read_text()
 
 
-def test_tables_of_hands_are_fresh_and_show_results(tmp_path):
+def test_tables_of_pages_are_fresh_and_show_results(tmp_path):
     make_tables = script("tools/make_tables.py")
 
     for page, places in make_tables.PLACES.items():

@@ -1,9 +1,10 @@
-"""Write the table of released models into the README, from the cards, and the hands' tables into their page.
+"""Write the table of released models into the README, from the cards, and tables of results into their pages.
 
 python tools/make_tables.py
 
-The hands' tables come from benchmarks/results: hands.json and hand_speed.json as their benchmarks write them, and
-hand_ablation.json, the ablation.json of `recipes/train_hand25d.py --ablate`.
+Pages take theirs from benchmarks/results: the hands' from hands.json and hand_speed.json as their benchmarks write
+them, and hand_ablation.json, the ablation.json of `recipes/train_hand25d.py --ablate`; compression's from
+compression.json, the recipes' `--record`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,11 @@ def table(task: Task) -> str:
     columns = ("model", "input", "parameters", "MMACs", *named, "int8 file", "int8, one thread", "data licence")
     lines = [f"**{task.title}**", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(row(card, task)) + " |" for card in cards]
-    measured = {(m.dataset, m.protocol, m.command) for card in cards for m in card.accuracy if m.command and m.protocol}
+    measured = {
+        (m.dataset, m.protocol, m.command)
+        for card in cards for m in card.accuracy
+        if m.command and m.protocol and m.precision in ("float32", "int8")
+    }  # fmt: skip
     told = [f"{dataset}: {protocol} (`{command}`)." for dataset, protocol, command in sorted(measured)]
     return "\n".join([*lines, "", " ".join(told)])
 
@@ -143,13 +148,49 @@ def hand_ablation(record: dict) -> str:
     return "\n".join([*lines, "", about])
 
 
+# ----------------------------------------------------------------------------------------- compression
+
+#: Forms of a network in the order of their recipes -> what they are.
+FORMS = {
+    "float32": "float32",
+    "int8": "int8 by calibration",
+    "int8-mixed": "the worst layers in float32",
+    "int16x8": "tensors of 16 bits",
+    "int8-qat": "int8 by training",
+    "float32-pruned": "pruned, float32",
+    "int8-pruned": "pruned, int8 by calibration",
+    "int8-pruned-qat": "pruned, int8 by training",
+}
+
+
+def compressed(record: dict) -> str:
+    """Scores and sizes of each network's forms, as the compression recipes measured them."""
+
+    def megabytes(row: dict, key: str) -> str:
+        return f"{row[key] / 1e6:.2f}" if row.get(key) else ""
+
+    lines = ["| network | form | score | | to float32 | MB | MB gzip | zeros |", "|---|---|---|---:|---:|---:|---:|---:|"]
+    order = list(FORMS)
+    for r in sorted(record["rows"], key=lambda r: (r["model"], order.index(r["precision"]))):
+        zeros = f"{r['sparsity']:.0%}" if r.get("sparsity") else ""
+        lines.append(
+            f"| `{r['model']}` | {FORMS[r['precision']]} | {r['dataset']} {r['metric']} | {r['value']:.3f} | "
+            f"{r['value'] - r['float32']:+.3f} | {megabytes(r, 'bytes')} | {megabytes(r, 'gzip_bytes')} | {zeros} |"
+        )
+    commands = sorted({f"`{r['command']}`" for r in record["rows"]})
+    return "\n".join([*lines, "", f"Each on the network's own validation examples. Made by {', '.join(commands)}."])
+
+
 #: Page -> name of a place in it -> file of results, what makes it, and the table.
 PLACES: dict[Path, dict[str, tuple[str, str, Callable[[dict], str]]]] = {
     ROOT / "docs" / "hand.md": {
         "accuracy": ("hands", "python benchmarks/hands.py --data hands/test", hand_accuracy),
         "sizes": ("hand_speed", "python benchmarks/hand_speed.py", hand_sizes),
         "ablation": ("hand_ablation", "python recipes/train_hand25d.py --ablate", hand_ablation),
-    }
+    },
+    ROOT / "docs" / "compression.md": {
+        "results": ("compression", "python recipes/quantize_qat.py", compressed),
+    },
 }
 
 
