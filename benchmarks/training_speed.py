@@ -5,8 +5,8 @@
     python benchmarks/training_speed.py --quick
 
 TensorFlow, Keras on torch, and the network run by PyTorch's own kernels in float32 and bfloat16, the batch as a whole
-and divided between threads, each in a process of its own. The processes take turns, so that a noisy moment of the machine touches all of them alike. A step is the
-recipe's: forward, loss, backward, AdamW with moving averages.
+and divided between threads, each in a process of its own. The processes take turns, so that a noisy moment of the
+machine touches all of them alike. A step is the recipe's: forward, loss, backward, AdamW with moving averages.
 """
 
 from __future__ import annotations

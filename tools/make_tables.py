@@ -169,7 +169,7 @@ def compressed(record: dict) -> str:
     def megabytes(row: dict, key: str) -> str:
         return f"{row[key] / 1e6:.2f}" if row.get(key) else ""
 
-    lines = ["| network | form | score | | to float32 | MB | MB gzip | zeros |", "|---|---|---|---:|---:|---:|---:|---:|"]
+    lines = ["| network | form | score | | to float32 | MB | MB gzip | zeros |", "|---|---|---" + "|---:" * 5 + "|"]
     order = list(FORMS)
     for r in sorted(record["rows"], key=lambda r: (r["model"], order.index(r["precision"]))):
         zeros = f"{r['sparsity']:.0%}" if r.get("sparsity") else ""

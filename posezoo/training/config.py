@@ -26,7 +26,7 @@ class RunConfig:
     workers: int = option(2, "loader threads")
     threads: int = option(0, "compute threads; 0 leaves the framework's choice")
     precision: str = option("float32", "float32, bfloat16 or float16 (mixed: variables stay float32)")
-    devices: int = option(1, "devices to share each batch; the CPU is divided where there is no GPU (TensorFlow, torch)")
+    devices: int = option(1, "devices that share each batch; without GPUs parts of the CPU (TensorFlow, torch)")
     tensorboard: bool = option(False, "write TensorBoard logs into the run's folder")
 
 
