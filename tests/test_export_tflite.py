@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
 
 from posezoo.export.elsewhere import OtherRuntime  # noqa: E402
 from posezoo.export.flatbuffer import (  # noqa: E402
     ALIGNMENT,
     FileError,
     add_signature,
+    kinds_of,
     layer_of,
     operators,
     packed,
@@ -67,6 +69,25 @@ def test_every_precision_agrees_on_both_kernel_sets(
     types = {tensor.type for tensor in unpacked(content).subgraphs[0].tensors}
     stored = {"float16": "FLOAT16", "dynamic": "INT8", "int16x8": "INT16"}[precision]
     assert getattr(schema().TensorType, stored) in types
+
+
+def test_transposed_convolutions_of_dynamic_files_keep_float_kernels(tiny_spec, tiny_pictures):
+    keras.utils.set_random_seed(1)
+    image = keras.Input((*tiny_spec.shape,), name="image")
+    x = keras.layers.Conv2D(32, 3, strides=2, padding="same", activation="relu")(image)
+    x = keras.layers.Conv2DTranspose(32, 4, strides=2, padding="same", name="larger")(x)
+    network = keras.Model(image, {"heatmaps": keras.layers.Conv2D(5, 3, padding="same", name="heatmaps")(x)})
+    content = to_tflite(network, tiny_spec, precision="dynamic")
+    model = unpacked(content)
+    graph, kinds = model.subgraphs[0], kinds_of(model)
+    kernels = {kinds[op.opcodeIndex][0]: graph.tensors[op.inputs[1]] for op in graph.operators}
+    types = schema().TensorType
+    assert (kernels["TRANSPOSE_CONV"].type, kernels["CONV_2D"].type) == (types.FLOAT32, types.INT8)
+    kernel = np.asarray(model.buffers[kernels["TRANSPOSE_CONV"].buffer].data, np.uint8).view(np.float32)
+    given = network.get_layer("larger").kernel.numpy().transpose(2, 0, 1, 3)  # channels out first
+    np.testing.assert_allclose(kernel.reshape(given.shape), given, atol=np.abs(given).max() / 127)
+    assert len(content) < 1.2 * 4 * (given.size + 32 * 9 * 5) + 8000  # the rounded kernel is not there as well
+    gate(content, network, tiny_spec, tiny_pictures[:4], min_psnr_db=35)
 
 
 def test_int16_tensors_are_finer_than_int8(tiny_network, tiny_spec, tiny_pictures, tiny_int8):

@@ -113,6 +113,37 @@ def constants_of(model: Any) -> set[int]:
     return {i for i, tensor in enumerate(model.subgraphs[0].tensors) if tensor.buffer in filled}
 
 
+def with_float_kernels(content: bytes, kind: str) -> bytes:
+    """Store the int8 kernels of one kind of operator as float32 where its input is float32.
+
+    Dynamic-range files round all kernels. Of transposed convolutions runtimes before 2024 take that for an error:
+    kernel and input must be of one type.
+    """
+    model = unpacked(content)
+    types, graph, constants = schema().TensorType, model.subgraphs[0], constants_of(model)
+    codes = {i for i, (name, _) in enumerate(kinds_of(model)) if name == kind}
+    kernels = {
+        operator.inputs[1]
+        for operator in graph.operators
+        if operator.opcodeIndex in codes
+        and any(graph.tensors[t].type == types.FLOAT32 for t in operator.inputs if t not in constants)
+    }
+    for kernel in (graph.tensors[t] for t in sorted(kernels & constants)):
+        if kernel.type != types.INT8:
+            continue
+        levels = np.asarray(model.buffers[kernel.buffer].data, np.uint8).view(np.int8).reshape(kernel.shape)
+        scale, axes = np.asarray(kernel.quantization.scale, np.float32), [1] * levels.ndim
+        axes[kernel.quantization.quantizedDimension] = scale.size
+        floats = schema().BufferT()
+        floats.data = np.frombuffer((levels * scale.reshape(axes)).astype(np.float32).tobytes(), np.uint8)
+        before, kernel.buffer = kernel.buffer, len(model.buffers)
+        model.buffers.append(floats)
+        kernel.type, kernel.quantization = types.FLOAT32, None
+        if all(tensor.buffer != before for tensor in graph.tensors):
+            model.buffers[before].data = None
+    return packed(model) if kernels else content
+
+
 def name_tensors(model: Any, layers: Collection[str]) -> None:
     """Give tensors the names of their layers instead of paths through the graph, which can be half of a small file.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from posezoo.errors import UserError
 from posezoo.export.elsewhere import OtherRuntime
-from posezoo.export.flatbuffer import add_signature, layer_of, operators
+from posezoo.export.flatbuffer import add_signature, layer_of, operators, with_float_kernels
 from posezoo.export.frozen import frozen_function
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
@@ -133,6 +133,8 @@ def to_tflite(
             content = convert_keeping_float(converter, keep_float, names=names, layers=layers, io=io)
         else:
             content = converter.convert()
+    if precision == "dynamic":
+        content = with_float_kernels(content, "TRANSPOSE_CONV")
     return add_signature(content, spec.name, names, layers)
 
 
