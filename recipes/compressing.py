@@ -115,8 +115,8 @@ def fit(
     falling = cosine(cfg.learning_rate, first=0, last=max(epochs * steps, 1), warm_up=20)
     best, kept = score(), model.get_weights()
     print(f"  before training: {task.metric} {best:.4f}", flush=True)
-    rounds = -(-epochs * steps // max(len(task.train) // cfg.batch, 1))  # an epoch may be longer than the data
-    data = iter(dataset(task.train, task.encode, cfg.batch, epochs=range(rounds), workers=cfg.workers))
+    # Rounds of the data, made as they are needed; an epoch may take several, each has at least one batch.
+    data = iter(dataset(task.train, task.encode, cfg.batch, epochs=range(epochs * steps), workers=cfg.workers))
     for epoch in range(epochs):
         total = 0.0
         for step in range(steps):

@@ -20,11 +20,10 @@ from posezoo.cards import read_card
 from posezoo.codecs import make_codec
 from posezoo.data.depth_scenes import (
     DepthAugmentation,
-    DepthPeople,
-    DepthScenes,
     MixedScenes,
     RecordFrames,
     person_batch,
+    scenes_for,
 )
 from posezoo.data.readers import read
 from posezoo.data.scenes import scene_batch
@@ -170,30 +169,24 @@ def needs_fields(name: str, flag: str) -> None:
         )
 
 
-def scenes_of(cfg: DepthConfig, labelled, input_wh: tuple[int, int], **options) -> DepthScenes:
-    """Frames as the model sees them: whole, or cut out around one person."""
-    if finds_everybody(cfg.model):
-        return DepthScenes(labelled, input_wh, **options)
-    return DepthPeople(labelled, input_wh, enlarge_box=float(read_card(cfg.model).crop["enlarge"]), **options)
-
-
 def examples(cfg: DepthConfig, input_wh: tuple[int, int]):
     """Training examples, varied, and validation examples, as they are."""
     augmentation = DepthAugmentation(
         rotation_deg=cfg.rotation, crop=cfg.crop, side=(cfg.min_side, cfg.max_side), flip=cfg.flip, drop=cfg.drop,
         shift_m=cfg.shift,
     )  # fmt: skip
+    looks_at = partial(scenes_for, read_card(cfg.model))
     behind = NewBackgrounds(cfg.backgrounds) if cfg.backgrounds else None
     options = {"augmentation": augmentation, "seed": cfg.seed}
-    train = scenes_of(cfg, frames(cfg, "train"), input_wh, background=behind, length=cfg.length or None, **options)
+    train = looks_at(frames(cfg, "train"), input_wh, background=behind, length=cfg.length or None, **options)
     if cfg.extra:
-        extra = scenes_of(cfg, SynthFrames(cfg.extra), input_wh, **options)
+        extra = looks_at(SynthFrames(cfg.extra), input_wh, **options)
         train = MixedScenes(
             [train, extra], [1 - cfg.extra_share, cfg.extra_share], length=cfg.length or len(train), seed=cfg.seed
         )  # fmt: skip
     held_out = frames(cfg, "val")
     count = min(cfg.val_frames or len(held_out), len(held_out))
-    return train, scenes_of(cfg, held_out, input_wh, length=count)
+    return train, looks_at(held_out, input_wh, length=count)
 
 
 def codec_of(cfg: DepthConfig, network):

@@ -24,7 +24,7 @@ import posezoo
 from posezoo import counts
 from posezoo.cards import read_card
 from posezoo.codecs import make_codec
-from posezoo.data.depth_scenes import DepthPeople, DepthScenes
+from posezoo.data.depth_scenes import scenes_for
 from posezoo.errors import UserError
 from posezoo.evaluation.bottom_up import find_in_scenes
 from posezoo.evaluation.latency import Contender, measure
@@ -189,11 +189,6 @@ def measured(cfg: DepthConfig, row: Row, network, frames) -> list:
         return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
 
     count = min(cfg.val_frames or len(frames), len(frames))
-    if codec.bottom_up:
-        scenes, find = DepthScenes(frames, codec.input_wh, length=count), find_in_scenes
-    else:
-        scenes, find = (
-            DepthPeople(frames, codec.input_wh, length=count, enlarge_box=card.crop["enlarge"]),
-            find_in_crops,
-        )
+    scenes = scenes_for(card, frames, codec.input_wh, length=count)
+    find = find_in_scenes if codec.bottom_up else find_in_crops
     return from_scenes(find(run, scenes, codec, DEPTH17, batch=cfg.batch, workers=cfg.workers))

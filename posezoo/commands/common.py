@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from posezoo.errors import UserError
 from posezoo.zoo import builder_of, info, load
 
 if TYPE_CHECKING:
@@ -123,6 +125,21 @@ def builder_changes(name: str, settings: Sequence[str]) -> dict[str, Any]:
     from posezoo.commands.settings import read_settings
 
     return read_settings(builder_of(name), settings, told=f"the builder of {name}", held=HELD) if settings else {}
+
+
+@contextmanager
+def blaming_settings(name: str) -> Iterator[None]:
+    """Inside the block a network is built: what its builder refuses is the user's to change, and told in one line.
+
+    Raises:
+        CommandError: In place of the builder's `TypeError` or `ValueError`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{name}: {error}") from error
 
 
 def read_scales(given: str | None) -> tuple[float, ...] | None:

@@ -20,6 +20,7 @@ from posezoo.commands.common import (
     SOME_FAILED,
     Command,
     CommandError,
+    blaming_settings,
     builder_changes,
     find_pictures,
     set_argument,
@@ -170,19 +171,14 @@ def export_job(arguments: argparse.Namespace) -> Job:
     if own and arguments.set:
         raise CommandError("--set changes how a model of the zoo is built; a network of your own is exported as it is")
     changes = {} if own else builder_changes(arguments.model, arguments.set)
-    try:
-        card = described(arguments, changes)
-        count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
-        # Pictures before the network: what does not fit is told at once.
-        if not trained and not (arguments.data or arguments.calibration):
-            pictures = list(smooth_pictures(card, min(count, 8)))
-        else:
-            pictures = calibration_pictures(arguments, card, count)
-        network = network_to_export(arguments, card, changes)
-    except ValueError as error:
-        if not changes:
-            raise
-        raise CommandError(f"{arguments.model}: {error}") from error
+    card = described(arguments, changes)
+    count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
+    # Pictures before the network: what does not fit is told at once.
+    if not trained and not (arguments.data or arguments.calibration):
+        pictures = list(smooth_pictures(card, min(count, 8)))
+    else:
+        pictures = calibration_pictures(arguments, card, count)
+    network = network_to_export(arguments, card, changes)
     for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
         network = rewrite(network) if wanted else network
     gated = np.stack(pictures[: arguments.gate_pictures])
@@ -194,7 +190,10 @@ def described(arguments: argparse.Namespace, changes: Mapping[str, Any]) -> Card
     from posezoo.cards import read_card_file
     from posezoo.zoo import changed_card
 
-    return read_card_file(arguments.card) if arguments.card else changed_card(info(arguments.model), changes, {})
+    if arguments.card:
+        return read_card_file(arguments.card)
+    with blaming_settings(arguments.model):
+        return changed_card(info(arguments.model), changes, {})
 
 
 def network_to_export(arguments: argparse.Namespace, card: Card, changes: Mapping[str, Any]) -> keras.Model:
@@ -205,9 +204,10 @@ def network_to_export(arguments: argparse.Namespace, card: Card, changes: Mappin
 
     if arguments.card:
         return open_network(arguments.model, card)
-    if not arguments.structure_only:
-        return load(card.name, runtime="keras", weights=arguments.weights, build=changes).network
-    network = build(card.name, **changes)
+    with blaming_settings(card.name):
+        if not arguments.structure_only:
+            return load(card.name, runtime="keras", weights=arguments.weights, build=changes).network
+        network = build(card.name, **changes)
     seed_weights(network, card)
     return network
 

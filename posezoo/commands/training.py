@@ -12,7 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posezoo.commands.common import DONE, HELD, Command, CommandError, builder_changes, model_argument, set_argument
+from posezoo.commands.common import (
+    DONE,
+    HELD,
+    Command,
+    CommandError,
+    blaming_settings,
+    builder_changes,
+    model_argument,
+    set_argument,
+)
 from posezoo.files import replacing
 from posezoo.zoo import info
 
@@ -78,10 +87,8 @@ def network_to_fill(model: str, settings: Sequence[str], weights: str) -> tuple[
         card = info(model)
         family = card.family
         changes = builder_changes(model, settings)
-    try:
+    with blaming_settings(model):
         network = build(model, **changes) if card else builder(**changes)
-    except (TypeError, ValueError) as error:
-        raise CommandError(f"{model}: {error}") from error
     told = {name: getattr(value, "name", value) for name, value in changes.items()}
     code = ", ".join(f"{name}={value!r}" for name, value in told.items())
     fill = f"; network.load_weights({weights!r})"

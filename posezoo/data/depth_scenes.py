@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from posezoo.cards.card import Card
 from posezoo.codecs.part_affinity import unlabelled_joints
 from posezoo.data.sample import ExampleSet, KeypointSet, PictureCache, Source
 from posezoo.data.scenes import Scene, moved_boxes, moved_keypoints, warped_mask
@@ -169,19 +170,25 @@ class DepthScenes(ExampleSet):
         return frame
 
     def _crop_matrix(self, rng: np.random.Generator, frame: DepthFrame) -> tuple[np.ndarray, bool]:
-        a, aspect, frame_wh = self.augmentation, self.input_wh[0] / self.input_wh[1], frame.depth.shape[::-1]
-        centre, size = box_to_crop(whole_picture(*frame_wh), aspect=aspect)
+        a = self.augmentation
+        centre, size = self._region(rng, frame)
         if a is None:
             return crop_matrix(centre, size, self.input_wh), False
-        if rng.random() < a.crop:
+        rotation = rng.uniform(-a.rotation_deg, a.rotation_deg) if rng.random() < a.rotate else 0.0
+        flip = bool(rng.random() < a.flip)
+        return crop_matrix(centre, size, self.input_wh, rotation_deg=rotation, flip=flip), flip
+
+    def _region(self, rng: np.random.Generator, frame: DepthFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and size of what is cut out, varied where there is augmentation."""
+        a, aspect, frame_wh = self.augmentation, self.input_wh[0] / self.input_wh[1], frame.depth.shape[::-1]
+        centre, size = box_to_crop(whole_picture(*frame_wh), aspect=aspect)
+        if a is not None and rng.random() < a.crop:
             side = min(frame_wh) * np.exp(rng.uniform(*np.log(a.side)))
             size = np.array([side * aspect, side]) if aspect < 1 else np.array([side, side / aspect])
             # A crop smaller than the frame stays inside it, a larger one holds it.
             room = np.abs(np.array(frame_wh) - size) / 2
             centre = centre + rng.uniform(-room, room)
-        rotation = rng.uniform(-a.rotation_deg, a.rotation_deg) if rng.random() < a.rotate else 0.0
-        flip = bool(rng.random() < a.flip)
-        return crop_matrix(centre, size, self.input_wh, rotation_deg=rotation, flip=flip), flip
+        return centre, size
 
 
 class DepthPeople(DepthScenes):
@@ -207,19 +214,22 @@ class DepthPeople(DepthScenes):
             chosen = there[rng.integers(len(there))][None] if len(there) else there
         return replace(frame, keypoints=frame.keypoints[chosen], boxes=np.reshape(frame.boxes, (-1, 4))[chosen])
 
-    def _crop_matrix(self, rng: np.random.Generator, frame: DepthFrame) -> tuple[np.ndarray, bool]:
+    def _region(self, rng: np.random.Generator, frame: DepthFrame) -> tuple[np.ndarray, np.ndarray]:
         if not len(frame.boxes):
-            return super()._crop_matrix(rng, frame)
+            return super()._region(rng, frame)
         a, aspect = self.augmentation, self.input_wh[0] / self.input_wh[1]
         centre, size = box_to_crop(frame.boxes[0], enlarge=self.enlarge_box, aspect=aspect)
-        if a is None:
-            return crop_matrix(centre, size, self.input_wh), False
-        if rng.random() < a.crop:
+        if a is not None and rng.random() < a.crop:
             larger = np.exp(rng.uniform(*np.log(a.side)))
             centre, size = centre + rng.uniform(-0.1, 0.1, 2) * size, size * larger
-        rotation = rng.uniform(-a.rotation_deg, a.rotation_deg) if rng.random() < a.rotate else 0.0
-        flip = bool(rng.random() < a.flip)
-        return crop_matrix(centre, size, self.input_wh, rotation_deg=rotation, flip=flip), flip
+        return centre, size
+
+
+def scenes_for(card: Card, frames: DepthFrames, input_wh: tuple[int, int], **options) -> DepthScenes:
+    """Frames as a card's network looks at them: whole, or cut out around one person; `options` as there."""
+    if card.codec["type"] == "part_affinity":
+        return DepthScenes(frames, input_wh, **options)
+    return DepthPeople(frames, input_wh, enlarge_box=float(card.crop["enlarge"]), **options)
 
 
 def person_batch(scenes: Sequence[Scene], codec, *, scale: Callable[[np.ndarray], np.ndarray], skeleton: Skeleton):

@@ -122,15 +122,14 @@ def with_float_kernels(content: bytes, kind: str) -> bytes:
     model = unpacked(content)
     types, graph, constants = schema().TensorType, model.subgraphs[0], constants_of(model)
     codes = {i for i, (name, _) in enumerate(kinds_of(model)) if name == kind}
-    kernels = {
+    of_float = {
         operator.inputs[1]
         for operator in graph.operators
         if operator.opcodeIndex in codes
         and any(graph.tensors[t].type == types.FLOAT32 for t in operator.inputs if t not in constants)
     }
-    for kernel in (graph.tensors[t] for t in sorted(kernels & constants)):
-        if kernel.type != types.INT8:
-            continue
+    kernels = [tensor for t in sorted(of_float & constants) if (tensor := graph.tensors[t]).type == types.INT8]
+    for kernel in kernels:
         levels = np.asarray(model.buffers[kernel.buffer].data, np.uint8).view(np.int8).reshape(kernel.shape)
         scale, axes = np.asarray(kernel.quantization.scale, np.float32), [1] * levels.ndim
         axes[kernel.quantization.quantizedDimension] = scale.size

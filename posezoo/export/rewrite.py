@@ -52,11 +52,16 @@ def with_plain_resizing(network: keras.Model, *, by_two: bool = False) -> keras.
         network: Returned as it is where it enlarges nothing so, or is no functional network.
         by_two: Whether to enlarge 4 and 8 times in steps of 2, for targets that enlarge by little at a time.
     """
+    return _where(_repeats, network, lambda layer: Enlarging.like(layer, by_two=by_two))
+
+
+def _where(wanted: Callable[[L.Layer], bool], network: keras.Model, like: Callable[[L.Layer], L.Layer]) -> keras.Model:
+    """Replace the layers that are wanted; the network itself where there are none, or where it is no functional one."""
     if not isinstance(network, keras.Sequential) and not hasattr(network, "operations"):
         return network
-    if not any(_repeats(layer) for layer in network.layers):
+    if not any(wanted(layer) for layer in network.layers):
         return network
-    return rewritten(network, lambda layer: Enlarging.like(layer, by_two=by_two) if _repeats(layer) else None)
+    return rewritten(network, lambda layer: like(layer) if wanted(layer) else None)
 
 
 def _repeats(layer: L.Layer) -> bool:
@@ -108,13 +113,9 @@ def with_convolved_dense(network: keras.Model) -> keras.Model:
     Args:
         network: Returned as it is where it holds no such layer, or is no functional network.
     """
-
-    def of_vector(layer):
-        return isinstance(layer, L.Dense) and len(layer.input.shape) == 2
-
-    if not hasattr(network, "operations") or not any(of_vector(layer) for layer in network.layers):
-        return network
-    return rewritten(network, lambda layer: ConvolvedDense.like(layer) if of_vector(layer) else None)
+    return _where(
+        lambda layer: isinstance(layer, L.Dense) and len(layer.input.shape) == 2, network, ConvolvedDense.like
+    )  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(package="posezoo")

@@ -59,12 +59,12 @@ def on_devices(trainer: keras.Model, devices: int) -> keras.Model:
 
 
 def mirrored_strategy(devices: int):
-    """Mirror the network on several GPUs, or on parts of the CPU where there are none; on torch see `on_devices`.
+    """Inside the block networks are mirrored on several GPUs, or on parts of the CPU; on torch see `on_devices`.
 
     Raises:
-        BackendError: Keras runs on JAX.
+        BackendError: Several devices on JAX.
     """
-    if keras.backend.backend() == "torch":
+    if devices == 1 or keras.backend.backend() == "torch":
         return nullcontext()
     if keras.backend.backend() != "tensorflow":
         raise BackendError("several devices need the TensorFlow or torch backend; set KERAS_BACKEND or use --devices 1")
@@ -101,7 +101,7 @@ def run_recipe(config_class, train: Callable, argv=None, *, description: str, sh
     keras.utils.set_random_seed(cfg.seed)
     set_threads(cfg.threads)
     run = Run.start_or_resume(cfg, cfg.out, resume=cfg.resume)
-    with mirrored_strategy(cfg.devices) if cfg.devices > 1 else nullcontext():
+    with mirrored_strategy(cfg.devices):
         train(cfg, run)
     print(f"best validation {score} {run.best:.4f}, weights in {run.best_weights}")
     return run
