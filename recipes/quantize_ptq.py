@@ -6,8 +6,9 @@
 
 Calibration pictures pass through the card's preprocessing. The report tells the error of every operator by itself, in
 levels of its result, worst first (0.29 is what rounding alone costs), and by how many pixels key-points move.
-`--keep-float a,b` or `--keep-worst 3` leaves layers in float32; `--int16` stores tensors in 16 bits and weights in 8.
-Every file passes the gates before it is written.
+`--ranges minmax` ends ranges at the extremes that calibration shows instead of where they lose the least. `--keep-float
+a,b` or `--keep-worst 3` leaves layers in float32; `--int16` stores tensors in 16 bits and weights in 8. Every file
+passes the gates before it is written.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Config(CompressConfig):
     out: Path = option(Path("runs/ptq"), "folder for the files and the report")
     keep_float: str = option("", "names of layers that stay in float32, separated by commas")
     keep_worst: int = option(0, "how many of the worst layers stay in float32 as well")
+    ranges: str = option("mse", "ends of int8 ranges: where they lose the least, or minmax, the extremes")
     int16: bool = option(False, "also make a file with tensors of 16 bits")
     measured: int = option(16, "calibration pictures on which layers' errors are measured")
 
@@ -44,13 +46,14 @@ def main(argv=None) -> dict:
     card, task, network = ready.card, ready.task, ready.network
     scores = SideBySide(cfg, "quantize_ptq.py", task)
     scores.add("float32", task.score(KerasRunner(network, card.input)))
-    reports = {"int8": make(scores, ready, "int8", "")}
+    reports = {"int8": make(scores, ready, "int8", "", ranges=cfg.ranges)}
 
     errors = layer_errors(network, card.input, ready.pictures, ready.pictures[: cfg.measured])
     print("\n".join(lines_of(errors[:SHOWN])))
     keep = list(dict.fromkeys([*names(cfg.keep_float), *(row.layer for row in errors[: cfg.keep_worst])]))
     if keep:
-        reports["int8-mixed"] = make(scores, ready, "int8-mixed", "_mixed", io="float32", keep_float=keep)
+        mixed = {"io": "float32", "keep_float": keep, "ranges": cfg.ranges}
+        reports["int8-mixed"] = make(scores, ready, "int8-mixed", "_mixed", **mixed)
     if cfg.int16:
         reports["int16x8"] = make(scores, ready, "int16x8", "_int16x8", precision="int16x8")
     return scores.write(

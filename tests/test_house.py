@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "files": [],
     "skeletons": [],
     "geometry": [],
+    "levels": [],
     "cards": ["errors", "skeletons"],
     "weights": ["errors", "files", "cards"],
     "codecs": ["skeletons", "geometry"],
@@ -30,8 +31,8 @@ MAY_IMPORT = {
     "data": ["codecs", "inference", *BASE],
     "training": ["data", "codecs", "inference", "layers", "heads", "models", "zoo", "counts", *BASE],
     "evaluation": ["data", "codecs", "inference", "zoo", *BASE],
-    "compression": ["layers", "heads", "models", "zoo", "inference", "counts", *BASE],
-    "export": ["layers", "heads", "models", "zoo", "inference", "codecs", "counts", *BASE],
+    "compression": ["levels", "layers", "heads", "models", "zoo", "inference", "counts", *BASE],
+    "export": ["levels", "layers", "heads", "models", "zoo", "inference", "codecs", "counts", *BASE],
     "synth": ["data", "inference", *BASE],
 }
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.compression.keras2 import AFFINE, model_optimization, rebuild
+from posezoo.levels import BINS, PICTURES, counts_between, least_error
 
 if TYPE_CHECKING:
     import keras
@@ -134,15 +135,27 @@ def _classes():
             pass
 
         def get_output_quantizers(self, layer):
-            return [_range_quantizer()] if self.output else []
+            return [HeldRange()] if self.output else []
 
         def get_config(self):
             return {"kernel": self.kernel, "axis": self.axis, "output": self.output}
 
-    def _range_quantizer():
-        return quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+    class HeldRange(quantizers.MovingAverageQuantizer):
+        """Rounds to 256 levels between ends that training does not move.
 
-    return Rounding, _range_quantizer
+        Ends that follow each batch's extremes would go back to where a few large values have nearly all the levels.
+        """
+
+        def __init__(self):
+            super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+
+        def __call__(self, inputs, training, weights, **kwargs):
+            return super().__call__(inputs, False, weights, **kwargs)
+
+        def get_config(self):
+            return {}
+
+    return Rounding, HeldRange
 
 
 class QuantisedTwin:
@@ -208,22 +221,33 @@ class QuantisedTwin:
         self._set_ranges(list(calibration))
 
     def _set_ranges(self, batches: list[np.ndarray]) -> None:
-        """Start every range at what the float network shows on the calibration inputs."""
+        """Put every range where rounding the float network on the calibration inputs loses the least.
+
+        Input and outputs keep their extremes, as in files that calibration makes.
+        """
         import keras
 
         if not batches:
             raise ValueError("calibration holds no batch; give at least one, better a hundred pictures")
         watched = [layer for layer in self.network.layers if layer.name in self._stored]
         inside = keras.Model(self.network.inputs, [layer.output for layer in watched])
+        outputs = {tensor._keras_history.operation.name for tensor in self.network.output.values()}
         low, high = np.full(len(watched) + 1, np.inf), np.full(len(watched) + 1, -np.inf)
         for batch in batches:
             values = [batch, *inside([batch], training=False)]
             low = np.minimum(low, [float(np.min(v)) for v in values])
             high = np.maximum(high, [float(np.max(v)) for v in values])
+        counts = np.zeros((len(watched), BINS))
+        for batch in batches:
+            for picture in batch[: max(PICTURES // len(batches), 1)]:
+                for i, value in enumerate(inside([picture[None]], training=False)):
+                    counts[i] += counts_between(np.asarray(value), low[i + 1], high[i + 1])
         entry = {v.name.split("/")[-1].split(":")[0]: v for v in self._entry.weights}
         _assign(entry, "_min", min(low[0], 0.0))
         _assign(entry, "_max", max(high[0], 0.0))
-        for layer, smallest, largest in zip(watched, low[1:], high[1:], strict=True):
+        for layer, count, smallest, largest in zip(watched, counts, low[1:], high[1:], strict=True):
+            if layer.name not in outputs:
+                smallest, largest = least_error(count, smallest, largest)
             ranges = self._wrappers[layer.name]._output_quantizer_vars
             ranges["min_var"].assign(min(smallest, 0.0))
             ranges["max_var"].assign(max(largest, 0.0, min(smallest, 0.0) + 1e-6))

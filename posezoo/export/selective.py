@@ -1,4 +1,4 @@
-"""int8 files some of whose layers stay in float32, and the report that tells which layers want to."""
+"""int8 files made in steps: with better ranges, with layers in float32; and what each layer's rounding costs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.export.flatbuffer import layer_of, schema, unpacked
+from posezoo.export.ranges import with_least_error
 from posezoo.inference.runners import normalise
 
 if TYPE_CHECKING:
@@ -40,38 +41,48 @@ class LayerError:
     share: float
 
 
-def convert_keeping_float(
-    converter: Any, keep_float: Sequence[str], *, names: Sequence[str], layers: Sequence[str], io: str
+def convert_in_steps(
+    converter: Any,
+    *,
+    names: Sequence[str],
+    layers: Sequence[str],
+    io: str,
+    keep_float: Sequence[str] = (),
+    shown: Iterable[np.ndarray] | None = None,
 ) -> bytes:
-    """Convert to int8 with some layers in float32.
+    """Convert to int8: calibrate, choose ranges, then round all layers but some.
 
     Args:
         converter: A `tf.lite.TFLiteConverter` that is ready for int8.
-        keep_float: Names of the layers.
         names: Names of the network's outputs, in the converter's order.
         layers: Names of the network's layers.
         io: Type of input and outputs.
+        keep_float: Names of the layers that stay in float32.
+        shown: Network inputs on which the ranges of the least squared error are found; None for the extremes.
 
     Raises:
         ValueError: No operator belongs to a layer, or the input's or an output's own layer is kept and `io` is not
             float32.
     """
     import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.lite.python.util import modify_model_io_type
 
-    lite = tf.lite.experimental
-    debugger = _debugger(converter)
-    owned = _operators_of(debugger.calibrated_model, names, layers)
+    # The converter stops after calibration: what it returns is a float file whose tensors know their extremes.
+    converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    owned = _operators_of(calibrated, names, layers)
     if unknown := sorted(set(keep_float) - {layer for own in owned.values() for layer in own}):
         close = sorted({own[0] for own in owned.values()})
         raise ValueError(
             f"keep_float names layers that no operator stores: {', '.join(unknown)}; expected some of "
             f"{', '.join(close)}"
         )
+    if shown is not None:
+        calibrated = with_least_error(calibrated, shown)
     nodes = [node for node, own in owned.items() if set(own) & set(keep_float)]
     with _silent():
-        debugger.options = lite.QuantizationDebugOptions(denylisted_nodes=nodes)
-        content = debugger.get_nondebug_quantized_model()
+        content = mlir_quantize(calibrated, denylisted_nodes=nodes)
     if io == "float32":
         return content
     content = modify_model_io_type(content, getattr(tf, io), getattr(tf, io))

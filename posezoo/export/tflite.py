@@ -22,9 +22,11 @@ from posezoo.export.frozen import frozen_function
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
 from posezoo.export.quantisation import quantisation_report
+from posezoo.export.ranges import RANGES
 from posezoo.export.rewrite import with_convolved_dense, with_plain_resizing
 from posezoo.files import replacing
 from posezoo.inference.runners import KerasRunner, Runner, TFLiteRunner, normalise
+from posezoo.levels import PICTURES
 
 if TYPE_CHECKING:
     import keras
@@ -72,6 +74,7 @@ def to_tflite(
     io: str | None = None,
     trained_ranges: bool = False,
     keep_float: Iterable[str] = (),
+    ranges: str = "mse",
 ) -> bytes:
     """Convert a network, batch 1, through a frozen function.
 
@@ -87,13 +90,15 @@ def to_tflite(
         trained_ranges: The network is a quantisation-aware twin (`posezoo.compression.qat`), which knows its ranges:
             converts to int8 without calibration.
         keep_float: Names of layers of an int8 file that stay in float32.
+        ranges: How calibration sets the ranges of an int8 file's tensors: `minmax`, what the pictures reach, or `mse`,
+            what loses the least (`posezoo.export.ranges`).
 
     Returns:
         The file's content, with a signature that names the outputs, and tensors that are named after layers.
 
     Raises:
-        ValueError: Unknown `precision` or `io`, calibration that is empty or missing, or `keep_float` that does not
-            fit.
+        ValueError: Unknown `precision`, `io` or `ranges`, calibration that is empty or missing, or `keep_float` that
+            does not fit.
         ConversionError: A layer that TFLite has no operator for; the message names it.
         RuntimeError: Keras runs on another backend than TensorFlow.
     """
@@ -107,6 +112,8 @@ def to_tflite(
     layers, keep_float = [layer.name for layer in network.layers], list(keep_float)
     if keep_float and (precision != "int8" or trained_ranges):
         raise ValueError("keep_float is for int8 files that calibration makes")
+    if ranges not in RANGES:
+        raise ValueError(f"unknown ranges '{ranges}'; expected one of {', '.join(RANGES)}")
     if not trained_ranges:
         network = with_plain_resizing(network)
     if precision == "dynamic":
@@ -120,17 +127,22 @@ def to_tflite(
         converter.inference_input_type = converter.inference_output_type = getattr(tf, io)
     if FLAVOURS[precision].calibrated and not trained_ranges:
         sets = tf.lite.OpsSet
-        converter.representative_dataset = lambda: ([normalise(p[None], spec)] for p in pictures or ())
+        shown = pictures or []
+        converter.representative_dataset = lambda: ([normalise(p[None], spec)] for p in shown)
         converter.target_spec.supported_ops = [
             sets.TFLITE_BUILTINS_INT8
             if precision == "int8"
             else sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         ]
     with _blamed(nodes, layers, precision):
-        if keep_float:
-            from posezoo.export.selective import convert_keeping_float
+        if precision == "int8" and not trained_ranges and (keep_float or ranges == "mse"):
+            from posezoo.export.selective import convert_in_steps
 
-            content = convert_keeping_float(converter, keep_float, names=names, layers=layers, io=io)
+            some = (normalise(p[None], spec) for p in shown[:PICTURES])
+            content = convert_in_steps(
+                converter, names=names, layers=layers, io=io, keep_float=keep_float,
+                shown=some if ranges == "mse" else None,
+            )  # fmt: skip
         else:
             content = converter.convert()
     if precision == "dynamic":
@@ -264,6 +276,7 @@ def export_tflite(
     io: str | None = None,
     trained_ranges: bool = False,
     keep_float: Iterable[str] = (),
+    ranges: str = "mse",
     min_psnr_db: float | None = None,
     pythons: Mapping[str, Path] | None = None,
 ) -> dict:
@@ -282,6 +295,7 @@ def export_tflite(
         io: Of the file, see `to_tflite`.
         trained_ranges: See `to_tflite`; the file is compared with what the quantisation-aware twin computes.
         keep_float: See `to_tflite`.
+        ranges: See `to_tflite`.
         min_psnr_db: See `gate`; the flavour's by default.
         pythons: Further gates: name of a runtime -> interpreter of an environment that holds it
             (`posezoo.export.elsewhere`).
@@ -304,8 +318,9 @@ def export_tflite(
         precision = "int8" if pictures is not None or trained_ranges else "float32"
         io = io if precision == "int8" else None
     content = to_tflite(
-        network, spec, pictures, precision=precision, io=io, trained_ranges=trained_ranges, keep_float=keep_float
-    )
+        network, spec, pictures, precision=precision, io=io, trained_ranges=trained_ranges, keep_float=keep_float,
+        ranges=ranges,
+    )  # fmt: skip
     if card is not None:
         content = with_metadata(content, card)
     floor = FLAVOURS[precision].min_psnr_db if min_psnr_db is None else min_psnr_db
