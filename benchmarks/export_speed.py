@@ -30,6 +30,7 @@ from posezoo.export.seeded import seed_weights, smooth_pictures
 from posezoo.export.targets import TARGETS, get_target
 from posezoo.inference.runners import OnnxRunner, OpenVinoRunner, TFLiteRunner
 from posezoo.weights import fetch
+from posezoo.zoo import released_card
 
 #: Suffix of a main file -> its runtime's name and class.
 RUNTIMES = {
@@ -49,7 +50,8 @@ PICTURES = 8
 
 def job_of(name: str) -> Job:
     """A network with released or seeded weights, and pictures."""
-    card, network = posezoo.info(name), posezoo.build(name)
+    card = released_card(name)
+    network = posezoo.build(name, **card.released)
     pictures = smooth_pictures(card, PICTURES)
     if trained := "float16" in card.weights:
         network.load_weights(fetch(card.weights["float16"]))

@@ -129,7 +129,8 @@ def load(
         detector: Finds people for the single-person networks: image `(height, width, 3)` to boxes
             `(N, 4)` as x, y, width, height and scores `(N,)`. By default the whole picture is taken.
         build: What differs from the card in the network that the weights were made with, as `posezoo.build`
-            takes it, such as `{"skeleton": "lsp14"}`, `{"features": 128}` or `{"input_px": 256}`.
+            takes it, such as `{"skeleton": "lsp14"}`, `{"features": 128}` or `{"input_px": 256}`. Of released weights
+            the card knows it.
         codec: Parameters of the codec that differ from the card's, such as `{"upsample": True}`.
 
     Raises:
@@ -141,10 +142,11 @@ def load(
     from posezoo.inference.estimator import PoseModel
     from posezoo.inference.runners import KerasRunner, OnnxRunner, OpenVinoRunner, Runner, TFLiteRunner
 
-    card = changed_card(read_card(name), build or {}, codec or {})
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime '{runtime}'; expected one of {', '.join(RUNTIMES)}")
     own = None if weights == "default" else weights
+    build = {**(read_card(name).released if own is None else {}), **(build or {})}
+    card = changed_card(read_card(name), build, codec or {})
     if own is not None:
         fits = FILE_RUNTIMES.get(Path(own).suffix, "keras")
         if runtime not in ("auto", fits):
@@ -165,7 +167,7 @@ def load(
     elif own and runtime in ("onnx", "openvino"):
         runner = (OnnxRunner if runtime == "onnx" else OpenVinoRunner)(own, card.input, threads=threads)
     else:
-        runner = KerasRunner(_filled(name, own or fetch(card.weights["float16"]), build or {}), card.input)
+        runner = KerasRunner(_filled(name, own or fetch(card.weights["float16"]), build), card.input)
     return PoseModel(card, runner, detector=detector)
 
 
@@ -188,6 +190,16 @@ def changed_card(card: Card, build: Mapping[str, Any], codec: Mapping[str, Any])
         height, width = (side, side) if isinstance(side, int) else side
         spec = dataclasses.replace(spec, shape=(height, width, spec.shape[2]))
     return dataclasses.replace(card, skeleton=skeleton, input=spec, codec={**card.codec, **codec})
+
+
+def released_card(name: str) -> Card:
+    """Return a model's card as its released weights were made: with their input size, where that is not the paper's.
+
+    Raises:
+        UnknownModelError: No model of that name.
+    """
+    card = read_card(name)
+    return changed_card(card, card.released, {})
 
 
 def _filled(name: str, weights: Path | str, changes: Mapping[str, Any]) -> keras.Model:

@@ -20,6 +20,7 @@ from posezoo.files import write_json
 from posezoo.training.backend import cosine, dataset, set_threads
 from posezoo.training.config import RunConfig, option
 from posezoo.weights import fetch
+from posezoo.zoo import changed_card
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class CompressConfig(RunConfig):
 
     model: str = option("mobilenet_split_224", "a name from 'posezoo list'")
     weights: Path | None = option(None, "float weights; the released ones by default")
+    input_px: int = option(0, "side of the square input; 0 for the card's")
     data: Path = option(Path("data/lspet"), "labelled data set")
     dataset: str = option("lsp", "its layout, see recipes/tasks.py")
     out: Path = option(Path("runs/compressed"), "folder for the files, the weights and report.json")
@@ -76,7 +78,8 @@ def prepare(cfg: CompressConfig) -> Prepared:
     """
     card = read_card(cfg.model)
     set_threads(cfg.threads)
-    network = posezoo.build(cfg.model)
+    changes = {"input_px": cfg.input_px} if cfg.input_px else {} if cfg.weights else dict(card.released)
+    card, network = changed_card(card, changes, {}), posezoo.build(cfg.model, **changes)
     if cfg.weights or "float16" in card.weights:
         network.load_weights(cfg.weights or fetch(card.weights["float16"]))
     elif not cfg.smoke:

@@ -12,6 +12,7 @@ from posezoo.cards.card import FOLDER, parse_card
 from posezoo.codecs import make_codec
 from posezoo.commands.catalogue import describe
 from posezoo.weights import PACKAGED, sha256
+from posezoo.zoo import released_card
 
 NAMES = sorted(all_cards())
 
@@ -41,6 +42,15 @@ def test_card_matches_its_files(name):
             continue
         assert path.stat().st_size == weights.bytes
         assert sha256(path) == weights.sha256
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "int8" in read_card(n).weights])
+def test_released_int8_file_has_the_cards_input(name):
+    from posezoo.inference.runners import TFLiteRunner
+    from posezoo.weights import fetch
+
+    runner = TFLiteRunner(fetch(read_card(name).weights["int8"]), released_card(name).input, threads=1)
+    assert posezoo.load(name, runtime="tflite").card.input == runner.spec
 
 
 def test_every_packaged_file_is_on_a_card():

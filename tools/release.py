@@ -16,18 +16,19 @@ import numpy as np
 import yaml
 
 import posezoo
-from posezoo.cards import read_card
 from posezoo.cards.card import FOLDER
 from posezoo.commands.calibration import ALL_LAYOUTS, training_examples
 from posezoo.data.calibration import person_crops
 from posezoo.data.pipeline import Examples
 from posezoo.export.tflite import export_tflite
 from posezoo.weights import PACKAGED, save_float16, sha256
+from posezoo.zoo import released_card
 
 
 def release(name: str, trained: Path, crops: Examples, *, pictures: int) -> dict[str, dict]:
     """Write the files of one model into the package; return their card entries."""
-    card, network = read_card(name), posezoo.build(name)
+    card = released_card(name)
+    network = posezoo.build(name, **card.released)
     network.load_weights(trained)
     calibration = person_crops(crops, limit=pictures)
     with tempfile.TemporaryDirectory(dir=PACKAGED) as folder:
@@ -56,7 +57,7 @@ def main(argv=None) -> None:
     parser.add_argument("--pictures", type=int, default=300, help="calibration pictures")
     parser.add_argument("--recipe", help="the command that trained the weights, for the card")
     arguments = parser.parse_args(argv)
-    card = read_card(arguments.model)
+    card = released_card(arguments.model)
     crops = training_examples(card, arguments.data, dataset=arguments.dataset)
     entries = release(arguments.model, arguments.weights, crops, pictures=arguments.pictures)
     path = FOLDER / f"{arguments.model}.yaml"

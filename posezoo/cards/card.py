@@ -146,6 +146,7 @@ class Card:
         licences: `code`, `weights`, `data`.
         size: `params` (trainable), `macs`.
         weights: Released files by precision: `float16`, `int8`; empty when none are released.
+        released: What differs from `build` in the network of the released weights, such as `input_px`.
         recipe: The script that makes weights.
         accuracy: Measurements.
         latency: Measurements.
@@ -167,6 +168,7 @@ class Card:
     score_threshold: float = 0.2
     person_threshold: float = 0.0
     weights: Mapping[str, WeightFile] = field(default_factory=dict)
+    released: Mapping[str, Any] = field(default_factory=dict)
     accuracy: tuple[Measurement, ...] = ()
     latency: tuple[Latency, ...] = ()
     limits: str = ""

@@ -57,6 +57,7 @@ def describe(card: Card) -> str:
         "",
         "  weights",
         *(f"    {k}: {w.file}, {w.bytes / 1e6:.2f} MB, SHA-256 {w.sha256[:16]}…" for k, w in card.weights.items()),
+        *(f"    made with {name}={value}" for name, value in card.released.items()),
         *([] if card.weights else ["    none released; the recipe above makes them"]),
         "",
         "  accuracy",

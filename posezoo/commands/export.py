@@ -171,6 +171,8 @@ def export_job(arguments: argparse.Namespace) -> Job:
     if own and arguments.set:
         raise CommandError("--set changes how a model of the zoo is built; a network of your own is exported as it is")
     changes = {} if own else builder_changes(arguments.model, arguments.set)
+    if trained and not own and arguments.weights == "default":
+        changes = {**info(arguments.model).released, **changes}
     card = described(arguments, changes)
     count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
     # Pictures before the network: what does not fit is told at once.
