@@ -34,6 +34,7 @@ from posezoo.codecs import make_codec
 from posezoo.commands.display import track
 from posezoo.evaluation.latency import Contender, measure
 from posezoo.inference.runners import TFLiteRunner
+from posezoo.zoo import changed_card
 
 PEOPLE = 4
 TRAINING_PX, TRAINING_BATCH = 256, 8
@@ -88,13 +89,22 @@ def drawn_outputs(card, codec, seed: int = 0) -> dict[str, np.ndarray] | None:
     return {"heatmaps": targets["heatmaps"], "heatmaps_low": targets["heatmaps_low"], "tags": tags}
 
 
+def sizes_of(name: str) -> list[dict]:
+    """What differs from the card's network in each form that is measured."""
+    return [{}, *filter(None, [dict(posezoo.info(name).released)])]
+
+
 def contenders(names: list[str], threads: int) -> tuple[dict[str, Contender], dict[str, dict]]:
-    """Float and int8 files of untrained networks, made here, with the decoding of a few people."""
+    """Float and int8 files of untrained networks, made here, with the decoding of a few people.
+
+    Each at the paper's input size, and at that of its released weights where it is another.
+    """
     from posezoo.export.tflite import to_tflite
 
     made, about = {}, {}
-    for name in track(names, "converting"):
-        card, network = posezoo.info(name), posezoo.build(name)
+    forms = [(name, changes) for name in names for changes in sizes_of(name)]
+    for name, changes in track(forms, "converting"):
+        card, network = changed_card(posezoo.info(name), changes, {}), posezoo.build(name, **changes)
         codec = make_codec(input_wh=card.input.wh, **card.codec)
         outputs = drawn_outputs(card, codec)
         picture = sample_input(card.input)
@@ -105,7 +115,7 @@ def contenders(names: list[str], threads: int) -> tuple[dict[str, Contender], di
         for precision, calibration in (("float32", None), ("int8", [picture])):
             content = to_tflite(network, card.input, calibration)
             runner = TFLiteRunner(content, card.input, threads=threads)
-            key = f"{name} {precision}"
+            key = f"{name} {card.input.shape[0]}x{card.input.shape[1]} {precision}"
             made[key] = Contender(partial(runner.invoke, runner.prepare(picture)), decode if outputs else None)
             about[key] = {
                 "model": name, "precision": precision, "input": f"{card.input.shape[0]}x{card.input.shape[1]}",

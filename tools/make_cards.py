@@ -17,6 +17,7 @@ import posezoo
 from posezoo import counts
 from posezoo.cards.card import FOLDER
 from posezoo.weights import PACKAGED, sha256
+from posezoo.zoo import released_card
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 QAT = {"precision": "int8-qat", "value": None}
@@ -141,8 +142,12 @@ def hand_accuracy(name: str) -> list[dict]:
 
 
 def measured_latency(name: str, benchmark: str) -> list[dict]:
-    """Return the card's latency rows from `benchmarks/latency.py` or the family's own benchmark."""
+    """Return the card's latency rows from `benchmarks/latency.py` or the family's own benchmark.
+
+    Of a network that was measured at several sizes, those at its released weights' size.
+    """
     results = results_of(benchmark)
+    height, width, _ = released_card(name).input.shape
     where = results.get("environment")
     yardstick = results.get("yardstick", "MoveNet Lightning int8")
 
@@ -157,7 +162,8 @@ def measured_latency(name: str, benchmark: str) -> list[dict]:
             "date": where["date"], "command": results["command"],
             "relative": f"{row['ratio']:.2f}x {yardstick}" if row["ratio"] else "",
         }
-        for row in results.get("rows", results.get("latency", ())) if row["model"] == name
+        for row in results.get("rows", results.get("latency", ()))
+        if row["model"] == name and row.get("input", f"{height}x{width}") == f"{height}x{width}"
     ]  # fmt: skip
 
 

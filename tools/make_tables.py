@@ -15,7 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import posezoo
+from posezoo import counts
 from posezoo.cards import Card, all_cards
+from posezoo.zoo import released_card
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
@@ -66,10 +69,11 @@ def accuracy(card: Card, dataset: str) -> str:
 
 
 def row(card: Card, task: Task) -> tuple[str, ...]:
-    height, width, _ = card.input.shape
+    height, width, _ = released_card(card.name).input.shape
+    macs = counts.macs(posezoo.build(card.name, **card.released)) if card.released else card.size["macs"]
     latency = next((t for t in card.latency if t.precision == "int8" and t.network_ms is not None), None)
     return (
-        f"`{card.name}`", f"{height}x{width}", f"{card.size['params'] / 1e6:.2f} M", f"{card.size['macs'] / 1e6:,.0f}",
+        f"`{card.name}`", f"{height}x{width}", f"{card.size['params'] / 1e6:.2f} M", f"{macs / 1e6:,.0f}",
         *(accuracy(card, dataset) for dataset, _ in task.columns),
         f"{card.weights['int8'].bytes / 1e6:.2f} MB",
         f"{latency.network_ms:.1f} ms ({latency.relative})" if latency else "not measured", card.licences["data"],
