@@ -7,6 +7,8 @@ least mean squared error of both together (Nagel et al. 2021, arXiv:2106.08295, 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 BINS = 1024
@@ -20,12 +22,20 @@ COUNTED = 1 << 15
 
 
 def counts_between(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Count how many of one picture's values, other than zero, lie in each of equal parts from `low` to `high`."""
+    """Count how many of one picture's values, other than zero, lie in each of equal parts from `low` to `high`.
+
+    Args:
+        values: `(..., channels)`.
+        low: Smallest value that any picture has.
+        high: Largest value that any picture has.
+    """
     if not low < high:
         return np.zeros(BINS)
-    values = values.reshape(-1)
-    # An odd step meets every channel of an even number of them.
-    values = values[:: values.size // COUNTED | 1]
+    step, channels = max(values.size // COUNTED, 1), values.shape[-1]
+    # A step that shares a factor with the number of channels would never meet some of them.
+    while math.gcd(step, channels) > 1:
+        step += 1
+    values = values.reshape(-1)[::step]
     return np.histogram(values[values != 0], BINS, (low, high))[0].astype(float)
 
 

@@ -102,8 +102,10 @@ def _download(url: str, target: Path, spec: WeightFile) -> Path:
 def save_float16(network, path: Path | str) -> None:
     """Save a Keras network's weights as `.weights.h5` with float16 storage; loading needs nothing special.
 
+    An array with a value beyond float16's 65,504, as statistics of batch norms can have, stays in float32.
+
     Raises:
-        WeightsError: A weight does not fit float16.
+        WeightsError: A weight is not finite.
     """
     import h5py
     import numpy as np
@@ -119,9 +121,10 @@ def save_float16(network, path: Path | str) -> None:
                     target.require_group(name).attrs.update(item.attrs)
                     return
                 value = item[()]
-                small = value.astype(np.float16) if value.dtype == np.float32 else value
-                if not np.isfinite(small).all():
-                    raise WeightsError(f"{name} does not fit float16 (largest value {np.abs(value).max():.3g})")
+                if not np.isfinite(value).all():
+                    raise WeightsError(f"{name} holds NaN or infinity: the training diverged; take earlier weights")
+                fits = value.dtype == np.float32 and np.abs(value).max(initial=0) <= np.finfo(np.float16).max
+                small = value.astype(np.float16) if fits else value
                 target.create_dataset(name, data=small, compression="gzip", shuffle=True).attrs.update(item.attrs)
 
             target.attrs.update(source.attrs)

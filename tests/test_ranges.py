@@ -10,7 +10,7 @@ from posezoo.export.flatbuffer import unpacked  # noqa: E402
 from posezoo.export.gates import compare  # noqa: E402
 from posezoo.export.tflite import to_tflite  # noqa: E402
 from posezoo.inference.runners import KerasRunner, TFLiteRunner  # noqa: E402
-from posezoo.levels import BINS, least_error  # noqa: E402
+from posezoo.levels import BINS, COUNTED, counts_between, least_error  # noqa: E402
 
 
 def rounding_error(values, low, high):
@@ -42,6 +42,14 @@ def test_long_tails_are_clipped_where_that_loses_less(both_sides):
 def test_even_values_keep_their_extremes():
     low, high, below, above = ends_of(np.random.default_rng(0).uniform(-3, 5, 100_000))
     assert (below, above) == (low, high)
+
+
+@pytest.mark.parametrize("channels", [1, 17, 34, 96])
+def test_every_channel_of_a_large_tensor_is_counted(channels):
+    values = np.broadcast_to(np.arange(1.0, channels + 1), (1, 256, 256, channels))
+    counts = counts_between(values, 0.0, channels + 1.0)
+    assert np.count_nonzero(counts) == channels
+    assert COUNTED / 2 < counts.sum() < 3 * COUNTED
 
 
 def test_ranges_without_values_or_width_stay():

@@ -130,9 +130,19 @@ def test_float16_weights_load_like_any_other(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-3)
 
 
-def test_weight_too_large_for_float16_is_refused(tmp_path):
+def test_arrays_too_large_for_float16_stay_in_float32(tmp_path):
     network = small_network()
-    network.set_weights([w * 0 + 1e6 for w in network.get_weights()])
-    with pytest.raises(WeightsError, match="does not fit float16"):
+    network.set_weights([w * 0 + (1e6 if w.ndim == 1 else 1.0) for w in network.get_weights()])
+    weights.save_float16(network, tmp_path / "half.weights.h5")
+    again = small_network()
+    again.load_weights(tmp_path / "half.weights.h5")
+    for a, b in zip(again.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_of_a_diverged_network_are_refused(tmp_path):
+    network = small_network()
+    network.set_weights([w * np.nan for w in network.get_weights()])
+    with pytest.raises(WeightsError, match="holds NaN or infinity: the training diverged"):
         weights.save_float16(network, tmp_path / "half.weights.h5")
     assert list(tmp_path.iterdir()) == []
