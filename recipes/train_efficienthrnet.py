@@ -94,6 +94,7 @@ class Config(RunConfig):
     grey: float = option(0.0, "probability of a grey picture")
     cutout: float = option(0.0, "probability of covering a rectangle")
     single: float = option(0.3, "canvases: share of whole pictures of one person")
+    close: float = option(0.0, "canvases: share of those in which the person is larger than the picture")
     most_people: int = option(6, "canvases: largest number of people")
 
     val_scales: str = option("", "validate on whole pictures at these scales, as posezoo eval --scales: 1 or 0.5,1,1.5")
@@ -204,7 +205,7 @@ def examples(cfg: Config, input_wh: tuple[int, int]):
     if cfg.dataset == "lspet":
         people = {split: read_lspet_coco17(cfg.data, split) for split in ("train", "val")}
         scenes = Canvases(
-            people["train"], input_wh, count=(2, cfg.most_people), length=cfg.length or None, single=cfg.single,
+            people["train"], input_wh, count=(2, cfg.most_people), length=cfg.length or None, single=cfg.single, close=cfg.close,
             augmentation=augmentation, seed=cfg.seed,
         )  # fmt: skip
         return scenes, validation_canvases(people["val"], input_wh, length=cfg.val_canvases), limb_joints(COCO17)

@@ -155,3 +155,27 @@ def test_everybody_comes_first_in_turn(plain_people):
             x, y = np.rint(scene.keypoints[0, scene.keypoints[0, :, 2] > 0, :2]).astype(int).clip(0, 63)[0]
             shown.add(int(np.abs(colours - scene.image[y, x]).sum(axis=1).argmin()))
     assert shown == set(range(6))
+
+
+def test_people_close_by_are_larger_than_the_canvas(people):
+    def sizes(close):
+        canvases = Canvases(people, (SIDE, SIDE), single=1.0, close=close, length=30)
+        areas = np.concatenate([canvases.crop(i).areas for i in range(30)])
+        return np.sqrt(areas / AREA_SHARE) / SIDE, canvases
+
+    (far, _), (near, canvases) = sizes(0.0), sizes(1.0)
+    # Of whom three joints are seen is somebody to find.
+    assert len(near) > 20
+    # The boxes of these people are higher than wide: the side of a square of the same area is a little shorter.
+    assert far.max() < 0.9
+    assert near.min() > 0.6
+    assert near.max() > 1.3
+    for i in range(30):
+        scene = canvases.crop(i)
+        columns, pixels = labelled_pixels(scene)
+        for k, (x, y) in zip(columns, pixels, strict=True):
+            assert np.abs(scene.image[y, x].astype(int) - joint_colour(k)).max() < 40
+        # Nothing is labelled outside.
+        there = scene.keypoints[scene.keypoints[..., 2] > 0][:, :2]
+        assert (there > -1).all()
+        assert (there < SIDE + 1).all()

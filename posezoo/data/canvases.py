@@ -28,6 +28,8 @@ FACE_FILE = "face5_pseudo.json"
 KNOWN = 1.2
 #: Person area over joint-box area, COCO's average: the scale of the object-keypoint similarity.
 AREA_SHARE = 0.53
+#: Largest and smallest size of somebody close by, in sides of the canvas.
+CLOSE = (1.8, 0.9)
 
 
 def read_lspet_coco17(root: Path | str, split: str) -> KeypointSet:
@@ -83,6 +85,7 @@ class Canvases(ExampleSet):
         count: Smallest and largest number of people.
         length: Number of examples; by default as many as people.
         single: Share of whole pictures of one person instead.
+        close: Share of those in which the person is larger than the picture: about one of the joints.
         augmentation: How a pasted person may vary. Its scale is not used: sizes follow `count`.
         seed: Seed of every random number.
         fixed: Whether every epoch sees the same canvases in the same order, as for validation.
@@ -97,13 +100,14 @@ class Canvases(ExampleSet):
         count: tuple[int, int] = (2, 6),
         length: int | None = None,
         single: float = 0.0,
+        close: float = 0.0,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         fixed: bool = False,
         cache_bytes: int = 2 << 30,
     ):
         self.people, self.input_wh, self.count = people, (int(input_wh[0]), int(input_wh[1])), count
-        self.single = single
+        self.single, self.close = single, close
         self.augmentation = augmentation or Augmentation(rotation_deg=0, flip=0)
         files = cached(lambda i: people.records[i].path, cache_bytes)
         super().__init__(people.name, len(people), files, seed=seed, varied=not fixed, length=length)
@@ -162,21 +166,28 @@ class Canvases(ExampleSet):
     def _place(self, rng: np.random.Generator, found: int, boxes: list[np.ndarray], count: int, alone: bool):
         """Choose where a person goes: the map from picture to canvas, and whether it mirrors.
 
-        Sizes shrink with the number of people. Of several tries the first with little overlap wins.
+        Sizes shrink with the number of people. Of several tries the first with little overlap wins. Of somebody close by
+        any joint may be in the middle.
         """
         a, (width, height) = self.augmentation, self.input_wh
         source = self.people.records[found].boxes[0]
         side = min(width, height)
         largest, smallest = (0.9, 0.35) if alone else (min(0.9, 1.5 / count), min(0.4, 0.7 / count))
+        close = bool(alone and self.close and rng.random() < self.close)
+        if close:
+            largest, smallest = CLOSE
         rotation = rng.uniform(-a.rotation_deg, a.rotation_deg)
         if a.any_rotation and rng.random() < a.any_rotation:
             rotation = rng.uniform(-180, 180)
         flip = bool(rng.random() < a.flip)
         zoom = rng.uniform(smallest, largest) * side / max(source[2:].max(), 1)
         middle = source[:2] + source[2:] / 2
+        if close:
+            joints = self.people.records[found].keypoints[0]
+            middle = rng.choice(joints[joints[:, 2] > 0])[:2]
         tolerated = rng.uniform(0, 0.4)
         for _ in range(10):
-            reach = source[2:].max() * zoom / 2 * 0.8
+            reach = side / 4 if close else source[2:].max() * zoom / 2 * 0.8
             low, high = np.minimum(reach, side / 2), np.array([width, height]) - np.minimum(reach, side / 2)
             centre = rng.uniform(np.minimum(low, high), np.maximum(low, high))
             # The rectangle of the picture that fills the canvas when the person stands at `centre`.
