@@ -205,8 +205,8 @@ def examples(cfg: Config, input_wh: tuple[int, int]):
     if cfg.dataset == "lspet":
         people = {split: read_lspet_coco17(cfg.data, split) for split in ("train", "val")}
         scenes = Canvases(
-            people["train"], input_wh, count=(2, cfg.most_people), length=cfg.length or None, single=cfg.single, close=cfg.close,
-            augmentation=augmentation, seed=cfg.seed,
+            people["train"], input_wh, count=(2, cfg.most_people), length=cfg.length or None, single=cfg.single,
+            close=cfg.close, augmentation=augmentation, seed=cfg.seed,
         )  # fmt: skip
         return scenes, validation_canvases(people["val"], input_wh, length=cfg.val_canvases), limb_joints(COCO17)
     if cfg.dataset != "coco":

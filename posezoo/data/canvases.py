@@ -166,8 +166,8 @@ class Canvases(ExampleSet):
     def _place(self, rng: np.random.Generator, found: int, boxes: list[np.ndarray], count: int, alone: bool):
         """Choose where a person goes: the map from picture to canvas, and whether it mirrors.
 
-        Sizes shrink with the number of people. Of several tries the first with little overlap wins. Of somebody close by
-        any joint may be in the middle.
+        Sizes shrink with the number of people. Of several tries the first with little overlap wins. Any joint of
+        somebody close by may be in the middle.
         """
         a, (width, height) = self.augmentation, self.input_wh
         source = self.people.records[found].boxes[0]
