@@ -20,7 +20,7 @@ from posezoo.export.seeded import seed_weights, smooth_pictures  # noqa: E402
 from posezoo.inference.runners import normalise  # noqa: E402
 from posezoo.skeletons import COCO17  # noqa: E402
 
-MODEL, SIDE = "efficienthrnet_lite_h-4", 64
+MODEL, SIDE = "efficienthrnet_lite_h-3", 64
 
 
 def to_tflite_file(network, spec, folder):
