@@ -16,7 +16,7 @@ BINS = 1024
 SHARES = np.geomspace(0.08, 1.0, 24)
 LEVELS = 255
 #: So many calibration pictures tell which ranges lose the least; the extremes are those of all.
-PICTURES = 16
+PICTURES = 8
 #: Of larger tensors so many values of each picture are counted, evenly spread.
 COUNTED = 1 << 15
 
