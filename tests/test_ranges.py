@@ -52,6 +52,15 @@ def test_every_channel_of_a_large_tensor_is_counted(channels):
     assert COUNTED / 2 < counts.sum() < 3 * COUNTED
 
 
+@pytest.mark.parametrize("width", [0.0, 1e-42, 1e-7])
+def test_values_that_hardly_differ_are_counted_or_left(width):
+    """As of networks that nobody trained, where a map is constant but for rounding."""
+    values = np.linspace(1.0, 1.0 + width, 64, dtype=np.float32).reshape(1, 8, 8, 1)
+    counts = counts_between(values, float(values.min()), float(values.max()))
+    assert counts.shape == (BINS,)
+    assert counts.sum() in (0, 64)
+
+
 def test_ranges_without_values_or_width_stay():
     assert least_error(np.zeros(BINS), -1.0, 2.0) == (-1.0, 2.0)
     assert least_error(np.ones(BINS), 0.0, 0.0) == (0.0, 0.0)
