@@ -284,8 +284,7 @@ class AssociativeEmbeddingCodec:
             Keypoints `(N, K, 2)` in map pixels, scores `(N, K)`, person scores `(N,)`, falling.
         """
         joints = len(heatmaps)
-        above = [np.flatnonzero(plane > self.detection_threshold) for plane in heatmaps]
-        column, row, value = self._candidates(heatmaps, above)
+        column, row, value, above = self._candidates(heatmaps)
         tag = np.moveaxis(tags[:, np.arange(joints)[:, None], row, column], 0, -1)  # (K, candidates, T)
         counts = (value > self.detection_threshold).sum(axis=1)
         people = _People(joints, len(tags), most=int(counts.sum()))
@@ -306,14 +305,10 @@ class AssociativeEmbeddingCodec:
         falling = np.argsort(-person_scores, kind="stable")
         return keypoints[falling], scores[falling], person_scores[falling]
 
-    def _candidates(self, planes: np.ndarray, above: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _candidates(self, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
         """The largest peaks of each plane, falling: columns, rows and values `(K, max_people)`.
 
-        Equal values come in reading order.
-
-        Args:
-            planes: `(K, height, width)`.
-            above: Flat pixels of each plane above the threshold.
+        Equal values come in reading order. Also each plane's flat pixels above the threshold.
         """
         import cv2
 
@@ -321,7 +316,10 @@ class AssociativeEmbeddingCodec:
         window = np.ones((self.nms_kernel, self.nms_kernel), np.uint8)
         column, row = (np.zeros((joints, self.max_people), np.int64) for _ in range(2))
         value = np.zeros((joints, self.max_people), np.float32)
-        for j, (plane, pixels) in enumerate(zip(planes, above, strict=True)):
+        above = []
+        for j, plane in enumerate(planes):
+            pixels = np.flatnonzero(plane > self.detection_threshold)
+            above.append(pixels)
             largest = cv2.dilate(plane, window)  # beyond the border lies nothing larger
             strength = plane.ravel()[pixels]
             is_peak = strength == largest.ravel()[pixels]
@@ -329,7 +327,7 @@ class AssociativeEmbeddingCodec:
             best = np.argsort(-strength, kind="stable")[: self.max_people]
             row[j, : len(best)], column[j, : len(best)] = np.divmod(peaks[best], width)
             value[j, : len(best)] = strength[best]
-        return column, row, value
+        return column, row, value, above
 
     def _join(self, people: _People, joint: int, place, value, tag) -> None:
         """Give one joint's candidates `(n,)` to people."""
