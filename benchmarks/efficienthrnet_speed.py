@@ -91,7 +91,8 @@ def drawn_outputs(card, codec, seed: int = 0) -> dict[str, np.ndarray] | None:
 
 def sizes_of(name: str) -> list[dict]:
     """What differs from the card's network in each form that is measured."""
-    return [{}, *filter(None, [dict(posezoo.info(name).released)])]
+    released = posezoo.info(name).released
+    return [{}, dict(released)] if released else [{}]
 
 
 def contenders(names: list[str], threads: int) -> tuple[dict[str, Contender], dict[str, dict]]:

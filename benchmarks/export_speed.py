@@ -30,7 +30,7 @@ from posezoo.export.seeded import seed_weights, smooth_pictures
 from posezoo.export.targets import TARGETS, get_target
 from posezoo.inference.runners import OnnxRunner, OpenVinoRunner, TFLiteRunner
 from posezoo.weights import fetch
-from posezoo.zoo import released_card
+from posezoo.zoo import build_released, released_card
 
 #: Suffix of a main file -> its runtime's name and class.
 RUNTIMES = {
@@ -51,7 +51,7 @@ PICTURES = 8
 def job_of(name: str) -> Job:
     """A network with released or seeded weights, and pictures."""
     card = released_card(name)
-    network = posezoo.build(name, **card.released)
+    network = build_released(name)
     pictures = smooth_pictures(card, PICTURES)
     if trained := "float16" in card.weights:
         network.load_weights(fetch(card.weights["float16"]))

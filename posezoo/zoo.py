@@ -145,9 +145,11 @@ def load(
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime '{runtime}'; expected one of {', '.join(RUNTIMES)}")
     own = None if weights == "default" else weights
-    build = {**(read_card(name).released if own is None else {}), **(build or {})}
+    build = changes_of(name, build or {}, own_weights=own is not None)
     card = changed_card(read_card(name), build, codec or {})
     if own is not None:
+        # How sure weights are of people who are none is known of the released ones.
+        card = dataclasses.replace(card, person_threshold=0.0)
         fits = FILE_RUNTIMES.get(Path(own).suffix, "keras")
         if runtime not in ("auto", fits):
             raise ValueError(f"{own} is a file for runtime '{fits}', not '{runtime}'")
@@ -192,6 +194,17 @@ def changed_card(card: Card, build: Mapping[str, Any], codec: Mapping[str, Any])
     return dataclasses.replace(card, skeleton=skeleton, input=spec, codec={**card.codec, **codec})
 
 
+def changes_of(name: str, changes: Mapping[str, Any], *, own_weights: bool) -> dict[str, Any]:
+    """Return what differs from the card in the network that weights were made with.
+
+    Args:
+        name: A name from `list_models`.
+        changes: What the caller changes.
+        own_weights: Whether the weights are the caller's; else the released ones, whose differences the card knows.
+    """
+    return {**({} if own_weights else read_card(name).released), **changes}
+
+
 def released_card(name: str) -> Card:
     """Return a model's card as its released weights were made: with their input size, where that is not the paper's.
 
@@ -200,6 +213,11 @@ def released_card(name: str) -> Card:
     """
     card = read_card(name)
     return changed_card(card, card.released, {})
+
+
+def build_released(name: str) -> keras.Model:
+    """Build an untrained network that the model's released weights fit; `released_card` is its card."""
+    return build(name, **read_card(name).released)
 
 
 def _filled(name: str, weights: Path | str, changes: Mapping[str, Any]) -> keras.Model:

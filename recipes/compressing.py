@@ -20,7 +20,7 @@ from posezoo.files import write_json
 from posezoo.training.backend import cosine, dataset, set_threads
 from posezoo.training.config import RunConfig, option
 from posezoo.weights import fetch
-from posezoo.zoo import changed_card
+from posezoo.zoo import changed_card, changes_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def prepare(cfg: CompressConfig) -> Prepared:
     """
     card = read_card(cfg.model)
     set_threads(cfg.threads)
-    changes = {"input_px": cfg.input_px} if cfg.input_px else {} if cfg.weights else dict(card.released)
+    size = {"input_px": cfg.input_px} if cfg.input_px else {}
+    changes = changes_of(cfg.model, size, own_weights=cfg.weights is not None)
     card, network = changed_card(card, changes, {}), posezoo.build(cfg.model, **changes)
     if cfg.weights or "float16" in card.weights:
         network.load_weights(cfg.weights or fetch(card.weights["float16"]))

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import posezoo
 from posezoo import counts
 from posezoo.cards import Card, all_cards
-from posezoo.zoo import released_card
+from posezoo.zoo import build_released, released_card
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
@@ -70,7 +69,7 @@ def accuracy(card: Card, dataset: str) -> str:
 
 def row(card: Card, task: Task) -> tuple[str, ...]:
     height, width, _ = released_card(card.name).input.shape
-    macs = counts.macs(posezoo.build(card.name, **card.released)) if card.released else card.size["macs"]
+    macs = counts.macs(build_released(card.name)) if card.released else card.size["macs"]
     latency = next((t for t in card.latency if t.precision == "int8" and t.network_ms is not None), None)
     return (
         f"`{card.name}`", f"{height}x{width}", f"{card.size['params'] / 1e6:.2f} M", f"{macs / 1e6:,.0f}",

@@ -15,20 +15,19 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-import posezoo
 from posezoo.cards.card import FOLDER
 from posezoo.commands.calibration import ALL_LAYOUTS, training_examples
 from posezoo.data.calibration import person_crops
 from posezoo.data.pipeline import Examples
 from posezoo.export.tflite import export_tflite
 from posezoo.weights import PACKAGED, save_float16, sha256
-from posezoo.zoo import released_card
+from posezoo.zoo import build_released, released_card
 
 
 def release(name: str, trained: Path, crops: Examples, *, pictures: int) -> dict[str, dict]:
     """Write the files of one model into the package; return their card entries."""
     card = released_card(name)
-    network = posezoo.build(name, **card.released)
+    network = build_released(name)
     network.load_weights(trained)
     calibration = person_crops(crops, limit=pictures)
     with tempfile.TemporaryDirectory(dir=PACKAGED) as folder:

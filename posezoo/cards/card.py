@@ -142,7 +142,7 @@ class Card:
         codec: `type` and its parameters.
         crop: `enlarge`: factor on the person box before it is cropped.
         score_threshold: Keypoints below it are hidden in pictures and tables.
-        person_threshold: Bottom-up networks: people whose score is lower are left out.
+        person_threshold: Bottom-up networks with released weights: people whose score is lower are left out.
         licences: `code`, `weights`, `data`.
         size: `params` (trainable), `macs`.
         weights: Released files by precision: `float16`, `int8`; empty when none are released.

@@ -85,13 +85,14 @@ def eval_command(arguments: argparse.Namespace) -> int:
 def eval_bottom_up(model: PoseModel, arguments: argparse.Namespace) -> int:
     """COCO's average precision, or on data sets of one labelled person the PCK of the best person found."""
     from posezoo.data.readers import read, read_coco_pictures
-    from posezoo.evaluation.bottom_up import best_person_pck
+    from posezoo.evaluation.bottom_up import best_person_pck, finding_everybody
     from posezoo.evaluation.coco import evaluate_coco, predict_pictures, write_results
 
     scales = read_scales(arguments.scales)
+    everybody = finding_everybody(model)
 
     def find(image: np.ndarray) -> Poses:
-        return model(image, flip=arguments.flip, scales=scales)
+        return everybody(image, flip=arguments.flip, scales=scales)
 
     note = (", flip test" if arguments.flip else "") + (f", scales {arguments.scales}" if scales else "")
     note += f", codec {arguments.codec}" if arguments.codec else ""

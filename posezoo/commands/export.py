@@ -26,7 +26,7 @@ from posezoo.commands.common import (
     set_argument,
 )
 from posezoo.commands.display import print_table
-from posezoo.zoo import info, load
+from posezoo.zoo import changes_of, info, load
 
 if TYPE_CHECKING:
     import keras
@@ -171,8 +171,8 @@ def export_job(arguments: argparse.Namespace) -> Job:
     if own and arguments.set:
         raise CommandError("--set changes how a model of the zoo is built; a network of your own is exported as it is")
     changes = {} if own else builder_changes(arguments.model, arguments.set)
-    if trained and not own and arguments.weights == "default":
-        changes = {**info(arguments.model).released, **changes}
+    if not own:
+        changes = changes_of(arguments.model, changes, own_weights=not trained or arguments.weights != "default")
     card = described(arguments, changes)
     count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
     # Pictures before the network: what does not fit is told at once.

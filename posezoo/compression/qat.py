@@ -229,28 +229,24 @@ class QuantisedTwin:
 
         if not batches:
             raise ValueError("calibration holds no batch; give at least one, better a hundred pictures")
+        entry = {v.name.split("/")[-1].split(":")[0]: v for v in self._entry.weights}
+        _assign(entry, "_min", min(*(float(np.min(batch)) for batch in batches), 0.0))
+        _assign(entry, "_max", max(*(float(np.max(batch)) for batch in batches), 0.0))
         watched = [layer for layer in self.network.layers if layer.name in self._stored]
         inside = keras.Model(self.network.inputs, [layer.output for layer in watched])
         outputs = {tensor._keras_history.operation.name for tensor in self.network.output.values()}
-        low, high = np.full(len(watched) + 1, np.inf), np.full(len(watched) + 1, -np.inf)
-        for batch in batches:
-            values = [batch, *inside([batch], training=False)]
-            low = np.minimum(low, [float(np.min(v)) for v in values])
-            high = np.maximum(high, [float(np.max(v)) for v in values])
-        counts = np.zeros((len(watched), BINS))
-        for batch in batches:
-            for picture in batch[: max(PICTURES // len(batches), 1)]:
-                for i, value in enumerate(inside([picture[None]], training=False)):
-                    counts[i] += counts_between(np.asarray(value), low[i + 1], high[i + 1])
-        entry = {v.name.split("/")[-1].split(":")[0]: v for v in self._entry.weights}
-        _assign(entry, "_min", min(low[0], 0.0))
-        _assign(entry, "_max", max(high[0], 0.0))
-        for layer, count, smallest, largest in zip(watched, counts, low[1:], high[1:], strict=True):
+        low, high = _extremes(inside, batches)
+        counts = _counts(inside, batches, low, high)
+        for layer, count, smallest, largest in zip(watched, counts, low, high, strict=True):
             if layer.name not in outputs:
                 smallest, largest = least_error(count, smallest, largest)
             ranges = self._wrappers[layer.name]._output_quantizer_vars
             ranges["min_var"].assign(min(smallest, 0.0))
             ranges["max_var"].assign(max(largest, 0.0, min(smallest, 0.0) + 1e-6))
+        self._set_kernel_ranges()
+
+    def _set_kernel_ranges(self) -> None:
+        """Let every kernel's levels reach its largest weight."""
         for wrapper in self._wrappers.values():
             for weight, quantizer, ranges in wrapper._weight_vars:
                 axis = getattr(quantizer, "axis", None)
@@ -262,6 +258,25 @@ class QuantisedTwin:
     def bring_back(self, network: keras.Model | None = None) -> None:
         """Copy the trained weights into the network (or another with the same layers)."""
         self._twin.bring_back(network or self.network)
+
+
+def _extremes(inside: keras.Model, batches: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest value of each of a network's outputs `(n,)`."""
+    ends = [
+        [(float(np.min(v)), float(np.max(v))) for v in map(np.asarray, inside([batch], training=False))]
+        for batch in batches
+    ]
+    return np.min(ends, axis=0)[:, 0], np.max(ends, axis=0)[:, 1]
+
+
+def _counts(inside: keras.Model, batches: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How many values of each of a network's outputs lie in equal parts of its range `(n, BINS)`."""
+    counts = np.zeros((len(low), BINS))
+    for batch in batches:
+        for picture in batch[: max(PICTURES // len(batches), 1)]:
+            for i, value in enumerate(inside([picture[None]], training=False)):
+                counts[i] += counts_between(np.asarray(value), low[i], high[i])
+    return counts
 
 
 def _keep_zeros(kernel: Any) -> None:
