@@ -2,11 +2,13 @@
 
     python benchmarks/efficienthrnet_speed.py
     python benchmarks/efficienthrnet_speed.py --models "efficienthrnet_lite_*" --runs 30 --no-training
+    python benchmarks/efficienthrnet_speed.py --no-latency --training native_bfloat16
 
 Weights do not matter here, so files are made from untrained networks. All files and two yardsticks run interleaved on
 one thread. Decoding is timed on drawn maps of four people. Training: pictures per second of whole steps (forward,
 loss, backward, AdamW) at 256 px, batch 8, each size in a process of its own, on TensorFlow and by PyTorch's kernels in
-bfloat16 where it is installed.
+bfloat16 where it is installed; TensorFlow traces the larger sizes for minutes. Results are written after each part, and
+--no-latency keeps the latencies of the last run.
 """
 
 from __future__ import annotations
@@ -168,18 +170,20 @@ def training_speed(name: str, variant: str, threads: int, steps: int) -> float |
 
 
 def markdown(record: dict) -> str:
-    text = [
-        "# EfficientHRNet: speed\n",
-        f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s); ratio of the network's time "
-        f"to that of `{YARDSTICK}`. Decoding: {PEOPLE} people. Made by `{record['command']}` on "
-        f"{machine_line(record['environment'])}.\n",
-        latency_table(record),
-    ]
+    text = ["# EfficientHRNet: speed\n"]
+    if record["latency"]:
+        text += [
+            f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s); ratio of the network's "
+            f"time to that of `{YARDSTICK}`. Decoding: {PEOPLE} people. Made by `{record['command']}` on "
+            f"{machine_line(record['environment'])}.\n",
+            latency_table(record),
+        ]
     if record["training"]:
-        told = [(f"`{r['model']}`", *(r[v] for v in TRAINING)) for r in record["training"]]
+        told = [(f"`{r['model']}`", *(r.get(v) for v in TRAINING)) for r in record["training"]]
         text += [
             f"\n## Training\n\nPictures per second at {TRAINING_PX} px, batch {TRAINING_BATCH}, "
-            f"{record['training_threads']} threads.\n",
+            f"{record['training_threads']} threads. Made by `{record['training_command']}` on "
+            f"{machine_line(record['training_environment'])}.\n",
             markdown_table(("network", *TRAINING), told),
         ]
     return "\n".join(text)
@@ -190,7 +194,11 @@ def main(argv=None) -> dict:
     parser.add_argument("--models", default="*", help="name with * and ? (default: all ten sizes)")
     parser.add_argument("--runs", type=int, default=10, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the latencies (default: %(default)s)")
-    parser.add_argument("--training", action=argparse.BooleanOptionalAction, default=True, help="measure training")
+    parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency")
+    parser.add_argument(
+        "--training", nargs="*", choices=TRAINING, default=list(TRAINING), help="measure training so (default: both)"
+    )
+    parser.add_argument("--no-training", dest="training", action="store_const", const=[], help="measure none")
     parser.add_argument("--training-threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=4, help="timed training steps (default: %(default)s)")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of peers/ (default: %(default)s)")
@@ -202,26 +210,32 @@ def main(argv=None) -> dict:
         raise SystemExit(
             f"no size of EfficientHRNet is called '{arguments.models}'; try: posezoo list 'efficienthrnet*'"
         )
-    command = ["python", "benchmarks/efficienthrnet_speed.py"]
-    command += ["--models", arguments.models] if arguments.models != "*" else []
-    record = {
-        "command": shlex.join(command), "threads": arguments.threads, "runs": arguments.runs,
-        "training_threads": arguments.training_threads,
-        "environment": environment("ai-edge-litert", "keras", "tensorflow", "torch"), "latency": [], "training": [],
-    }  # fmt: skip
-    made, about = contenders(names, arguments.threads)
-    for peer in present((YARDSTICK, POSENET), arguments.shared / "peers"):
-        made[peer], told = peer_contender(peer, arguments.shared / "peers", arguments.threads)
-        about[peer] = {"model": peer, **{k: told[k] for k in ("precision", "input", "bytes")}}
-    record["latency"] = latency_rows(made, about, runs=arguments.runs)
+    told = shlex.join(sys.argv[1:] if argv is None else argv)
+    command = f"python benchmarks/efficienthrnet_speed.py {told}".strip()
+    packages = ("ai-edge-litert", "keras", "tensorflow", "torch")
+    last = arguments.out / "efficienthrnet_speed.json"
+    record: dict = {"latency": [], "training": []}
+    if not arguments.latency and last.exists():
+        record = json.loads(last.read_text())
+    if arguments.latency:
+        record |= {"command": command, "threads": arguments.threads, "runs": arguments.runs}
+        record["environment"] = environment(*packages)
+        made, about = contenders(names, arguments.threads)
+        for peer in present((YARDSTICK, POSENET), arguments.shared / "peers"):
+            made[peer], of_peer = peer_contender(peer, arguments.shared / "peers", arguments.threads)
+            about[peer] = {"model": peer, **{k: of_peer[k] for k in ("precision", "input", "bytes")}}
+        record["latency"] = latency_rows(made, about, runs=arguments.runs)
+        write_results(arguments.out, "efficienthrnet_speed", record, markdown(record))
     if arguments.training:
+        record |= {"training_command": command, "training_threads": arguments.training_threads, "training": []}
+        record["training_environment"] = environment(*packages)
         for name in track(names, "training"):
-            row = {"model": name}
-            for variant in TRAINING:
+            row: dict = {"model": name}
+            for variant in arguments.training:
                 row[variant] = training_speed(name, variant, arguments.training_threads, arguments.steps)
             record["training"].append(row)
             print(row, flush=True)
-    write_results(arguments.out, "efficienthrnet_speed", record, markdown(record))
+            write_results(arguments.out, "efficienthrnet_speed", record, markdown(record))
     return record
 
 

@@ -67,7 +67,8 @@ def make(scores: SideBySide, ready: Prepared, row: str, ending: str, **options: 
     card, cfg = ready.card, scores.cfg
     stem = f"{cfg.model}_int8{ending}" if "precision" not in options else f"{cfg.model}{ending}"
     file = cfg.out / f"{stem}.tflite"
-    export_tflite(ready.network, card.input, file, card=card, calibration=ready.pictures, **options)
+    sidecar = export_tflite(ready.network, card.input, file, card=card, calibration=ready.pictures, **options)
+    print("\n".join(f"  {r['output']} on {r['kernels']} kernels: PSNR {r['psnr_db']:.1f} dB" for r in sidecar["gates"]))
     runner, pictures = TFLiteRunner(file, card.input), ready.check_pictures
     scores.add(row, ready.task.score(runner), file.read_bytes(), file=file.name)
     report = quantisation_report(runner, KerasRunner(ready.network, card.input)(pictures), pictures, card)

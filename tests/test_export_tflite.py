@@ -118,6 +118,7 @@ def test_export_writes_file_and_sidecar(tiny_network, tiny_spec, tiny_pictures, 
 def test_sidecar_tells_what_a_user_of_the_file_asks(tiny_network, tiny_spec, tiny_pictures, tmp_path):
     sidecar = export_tflite(tiny_network, tiny_spec, tmp_path / "t.tflite", calibration=tiny_pictures, io="uint8")
     assert (sidecar["precision"], sidecar["io"], sidecar["calibration_pictures"]) == ("int8", "uint8", 12)
+    assert sidecar["ranges"] == "mse"
     assert sidecar["input"]["shape"] == [1, 64, 64, 3]
     (levels,) = sidecar["report"]["outputs"]
     assert (levels["of"], levels["type"]) == (256, "uint8")

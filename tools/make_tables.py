@@ -151,6 +151,51 @@ def hand_ablation(record: dict) -> str:
     return "\n".join([*lines, "", about])
 
 
+# ---------------------------------------------------------------------------------------- several people
+
+#: Column of `benchmarks/multi_person.py` -> its title.
+PEOPLE = {
+    "lspet_pck": "LSPet, whole picture, best person: PCK@0.2",
+    "canvases_ap": "canvases of 2 to 4 people: AP",
+    "canvases_ap50": "AP50",
+    "coco_mini_ap": "COCO pictures: AP",
+    "coco_mini_ap50": "AP50",
+}
+
+
+def several_people(record: dict) -> str:
+    """Accuracy of the released files and of the yardstick, as `benchmarks/multi_person.py` measured them."""
+    lines = ["| " + " | ".join(("network", "file", "mirrored pass", *PEOPLE.values())) + " |"]
+    lines.append("|---" * 3 + "|---:" * len(PEOPLE) + "|")
+    for r in record["rows"]:
+        numbers = ("not measured" if r[column] is None else f"{r[column]:.3f}" for column in PEOPLE)
+        told = ("too" if r["flip"] else "no", *numbers)
+        lines.append(f"| `{r['model']}` | {r['precision']} | {' | '.join(told)} |")
+    return "\n".join([*lines, "", f"Made by `{record['command']}`."])
+
+
+def sizes_speed(record: dict) -> str:
+    """Latency and training speed of each size, as `benchmarks/efficienthrnet_speed.py` measured them."""
+    found = {(r["model"], r["input"], r["precision"]): r for r in record["latency"]}
+    trained = {r["model"]: r for r in record["training"]}
+    lines = [
+        "| network | input | float ms | int8 ms | decoding ms | pictures/s of training |",
+        "|---|---" + "|---:" * 4 + "|",
+    ]
+    for model, size in dict.fromkeys((m, s) for m, s, _ in sorted(found) if m in trained):
+        full, int8 = found[model, size, "float32"], found[model, size, "int8"]
+        rates = [v for k, v in trained[model].items() if k != "model" and v is not None]
+        ms = f"{full['network_ms']:.0f} | {int8['network_ms']:.1f} | {int8['decode_ms']:.1f}"
+        lines.append(f"| `{model}` | {size} | {ms} | {f'{max(rates):.1f}' if rates else 'not measured'} |")
+    about = (
+        f"Medians of {record['runs']} interleaved runs on {record['threads']} thread; decoding is that of four people. "
+        f"Training at 256 px on {record['training_threads']} threads. On {record['environment']['cpu']}, "
+        f"`{record['command']}`; beside MoveNet and PoseNet in "
+        "[its results](../benchmarks/results/efficienthrnet_speed.md)."
+    )
+    return "\n".join([*lines, "", about])
+
+
 # ----------------------------------------------------------------------------------------- compression
 
 #: Forms of a network in the order of their recipes -> what they are.
@@ -190,6 +235,10 @@ PLACES: dict[Path, dict[str, tuple[str, str, Callable[[dict], str]]]] = {
         "accuracy": ("hands", "python benchmarks/hands.py --data hands/test", hand_accuracy),
         "sizes": ("hand_speed", "python benchmarks/hand_speed.py", hand_sizes),
         "ablation": ("hand_ablation", "python recipes/train_hand25d.py --ablate", hand_ablation),
+    },
+    ROOT / "docs" / "efficienthrnet.md": {
+        "people": ("multi_person", "python benchmarks/multi_person.py", several_people),
+        "speed": ("efficienthrnet_speed", "python benchmarks/efficienthrnet_speed.py", sizes_speed),
     },
     ROOT / "docs" / "compression.md": {
         "results": ("compression", "python recipes/quantize_qat.py", compressed),

@@ -100,6 +100,8 @@ def layer_errors(
 ) -> list[LayerError]:
     """Measure each operator's own rounding error; the worst come first.
 
+    Ranges end at the extremes here: what stands out is what the file's own ranges, those of the least error, may mend.
+
     Args:
         network: Keras network on the TensorFlow backend.
         spec: Size and scaling of its input.

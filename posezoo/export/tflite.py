@@ -329,7 +329,10 @@ def export_tflite(
         min_psnr_db=floor, pythons=pythons,
     )  # fmt: skip
     used = len(pictures or ()) if FLAVOURS[precision].calibrated else 0
-    return write_file(content, {**sidecar, "precision": precision, "calibration_pictures": used}, out)
+    made = {"precision": precision, "calibration_pictures": used}
+    if precision == "int8":
+        made["ranges"] = "trained" if trained_ranges else ranges
+    return write_file(content, {**sidecar, **made}, out)
 
 
 def gated(
