@@ -29,12 +29,11 @@ from depth_recipes import (
     examples,
     fit,
     frames,
-    input_size,
     needs_fields,
     rendered_as_dih,
     run_depth_recipe,
     smoke,
-    staged,
+    to_train,
 )
 
 from posezoo.cards import read_card
@@ -74,9 +73,7 @@ def main(argv=None) -> Run | None:
 def train(cfg: Config, run: Run) -> None:
     set_precision(cfg.precision)
     needs_fields(cfg.model, "--model")
-    network = staged(cfg.model, **input_size(cfg))
-    if cfg.init:
-        network.load_weights(cfg.init)
+    network = to_train(cfg)
     seen = with_features(network)
     codec = codec_of(cfg, network)
     synthetic, checked = examples(replace(cfg, backgrounds=None), codec.input_wh)

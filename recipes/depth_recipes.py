@@ -33,6 +33,7 @@ from posezoo.files import replacing
 from posezoo.inference.depth import coloured
 from posezoo.inference.drawing import draw
 from posezoo.inference.runners import normalise
+from posezoo.models.pose_machines import start_from
 from posezoo.skeletons import DEPTH17
 from posezoo.synth.frames import NewBackgrounds, SynthFrames
 from posezoo.training.backend import cosine, dataset, linear, on_devices, run_recipe, steps_down
@@ -58,6 +59,7 @@ class DepthConfig(RunConfig):
     out: Path = option(Path("runs/pose_machine"), "folder of the run")
 
     init: Path | None = option(None, "weights of an earlier run of this network to start from")
+    start_from: str = option("", "NAME:WEIGHTS of a trained network of fewer stages, as the paper, or of more")
     epochs: int = option(13, "epochs (the paper: 13 on synthetic, 100 on real frames)")
     length: int = option(0, "examples per epoch; 0 takes as many as there are frames")
     batch: int = option(10, "frames per step")
@@ -143,6 +145,37 @@ def staged(name: str, **size) -> keras.Model:
         own = read_card(name).recipe
         raise SystemExit(f"--model {name}: this recipe trains {', '.join(fitting)}; that of {name} is: {own}")
     return posezoo.build(name, **({"intermediate": True} if finds_everybody(name) else {}), **size)
+
+
+def to_train(cfg: DepthConfig) -> keras.Model:
+    """Build the network of a run, with every stage as an output and the weights that it starts from.
+
+    Raises:
+        SystemExit: `--start-from` names no weights, or `--model` has no stages.
+    """
+    network = staged(cfg.model, **input_size(cfg))
+    if cfg.start_from:
+        needs_fields(cfg.model, "--start-from with --model")
+        start_from(network, trained(cfg, "--start-from", cfg.start_from))
+    if cfg.init:
+        network.load_weights(cfg.init)
+    return network
+
+
+def trained(cfg: DepthConfig, flag: str, told: str) -> keras.Model:
+    """Build the pose machine that NAME:WEIGHTS tells, with every stage as an output, at the run's input size.
+
+    Raises:
+        SystemExit: No weights are told, or a network without stages.
+    """
+    name, _, weights = told.partition(":")
+    if not name or not (weights or cfg.smoke):
+        raise SystemExit(f"{flag} '{told}': expected NAME:WEIGHTS, such as mpm_4s:best.weights.h5")
+    needs_fields(name, flag)
+    network = staged(name, **input_size(cfg))
+    if weights:
+        network.load_weights(weights)
+    return network
 
 
 def trained_here(name: str) -> bool:

@@ -18,17 +18,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import keras
 from depth_recipes import (
     DepthConfig,
     codec_of,
     examples,
     fit,
-    input_size,
     needs_fields,
     run_depth_recipe,
     smoke,
-    staged,
+    to_train,
+    trained,
 )
 
 from posezoo.models.pose_machines import with_features
@@ -58,12 +57,10 @@ def main(argv=None) -> Run | None:
 def train(cfg: Config, run: Run) -> None:
     set_precision(cfg.precision)
     needs_fields(cfg.model, "--model")
-    student = staged(cfg.model, **input_size(cfg))
-    if cfg.init:
-        student.load_weights(cfg.init)
+    student = to_train(cfg)
     codec = codec_of(cfg, student)
     training, checked = examples(cfg, codec.input_wh)
-    networks = [student, teacher_of(cfg)]
+    networks = [student, trained(cfg, "--teacher", cfg.teacher)]
     if cfg.gamma:
         networks = [with_features(network) for network in networks]
         widths = [network.output["features"].shape[-1] for network in networks]
@@ -74,18 +71,6 @@ def train(cfg: Config, run: Run) -> None:
         learner, teacher=teacher, protocol=cfg.protocol, last=cfg.last, alpha=cfg.alpha, gamma=cfg.gamma
     )
     fit(cfg, run, student, trainer, training, checked, codec)
-
-
-def teacher_of(cfg: Config) -> keras.Model:
-    """Build the teacher with its weights."""
-    name, _, weights = cfg.teacher.partition(":")
-    if not name or not (weights or cfg.smoke):
-        raise SystemExit(f"--teacher '{cfg.teacher}': expected NAME:WEIGHTS, such as mpm_4s:best.weights.h5")
-    needs_fields(name, "--teacher")
-    teacher = staged(name, **input_size(cfg))
-    if weights:
-        teacher.load_weights(weights)
-    return teacher
 
 
 def small(cfg: Config) -> Config:

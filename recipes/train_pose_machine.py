@@ -23,50 +23,29 @@ KERAS_BACKEND=torch, with `--precision bfloat16` on processors that have it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from depth_recipes import (
     DepthConfig,
     codec_of,
     examples,
     fit,
-    input_size,
-    needs_fields,
     run_depth_recipe,
     smoke,
-    staged,
+    to_train,
 )
 
-import posezoo
-from posezoo.models.pose_machines import start_from
 from posezoo.training.backend import native, set_precision
-from posezoo.training.config import option
 from posezoo.training.pose_machines import StageTrainer
 from posezoo.training.run import Run
 
 
-@dataclass(frozen=True)
-class Config(DepthConfig):
-    start_from: str = option("", "NAME:WEIGHTS of a trained network of fewer stages (progressive training)")
-
-
 def main(argv=None) -> Run | None:
-    return run_depth_recipe(Config, train, argv, description=__doc__, shrink=smoke, score="F-score")
+    return run_depth_recipe(DepthConfig, train, argv, description=__doc__, shrink=smoke, score="F-score")
 
 
-def train(cfg: Config, run: Run) -> None:
+def train(cfg: DepthConfig, run: Run) -> None:
     set_precision(cfg.precision)
-    network = staged(cfg.model, **input_size(cfg))
-    if cfg.start_from:
-        needs_fields(cfg.model, "--start-from with --model")
-        name, _, weights = cfg.start_from.partition(":")
-        if not weights:
-            raise SystemExit(f"--start-from {cfg.start_from}: expected NAME:WEIGHTS, such as mpm_1s:best.weights.h5")
-        smaller = posezoo.build(name, **input_size(cfg))
-        smaller.load_weights(weights)
-        start_from(network, smaller)
-    if cfg.init:
-        network.load_weights(cfg.init)
+    network = to_train(cfg)
     codec = codec_of(cfg, network)
     training, checked = examples(cfg, codec.input_wh)
     # The paper of the fields sums squared errors, that of the hourglass takes their mean.

@@ -433,6 +433,7 @@ def test_networks_that_a_recipe_cannot_train_are_told():
 
 
 def test_teacher_without_weights_is_told():
-    distill = script("recipes/distill_pose_machine.py")
-    with pytest.raises(SystemExit, match="--teacher 'mpm_4s': expected NAME:WEIGHTS"):
-        distill.teacher_of(distill.Config(teacher="mpm_4s"))
+    recipes = script("recipes/depth_recipes.py")
+    for flag in ("--teacher", "--start-from"):
+        with pytest.raises(SystemExit, match=f"{flag} 'mpm_4s': expected NAME:WEIGHTS"):
+            recipes.trained(recipes.DepthConfig(), flag, "mpm_4s")

@@ -164,10 +164,17 @@ def test_a_larger_network_starts_from_a_smaller_one():
     assert np.array_equal(first["pafs_s1"], second["pafs_s1"])
     assert np.array_equal(first["heatmaps"], second["heatmaps_s2"])
     assert stages_of(small) == 2 and stages_of(large) == 3
-    with pytest.raises(ValueError, match="3 stages, more than the 2"):
-        start_from(small, large)
     with pytest.raises(ValueError, match="such as"):
         start_from(large, pose_machine("rpm", stages=2, input_px=64))
+
+
+def test_a_smaller_network_starts_from_the_first_stages_of_a_larger_one():
+    large = randomised(pose_machine("mpm", stages=3, input_px=64, intermediate=True))
+    small = pose_machine("mpm", stages=2, input_px=64)
+    assert start_from(small, large) == []
+    first, second = outputs_of(large), outputs_of(small)
+    assert np.array_equal(first["pafs_s2"], second["pafs"])
+    assert np.array_equal(first["heatmaps_s2"], second["heatmaps"])
 
 
 def test_any_skeleton_gives_its_own_maps():

@@ -376,30 +376,33 @@ def stages_of(network: keras.Model) -> int:
     return 1 + sum(re.fullmatch(r"pafs_s\d+", layer.name) is not None for layer in network.layers)
 
 
-def start_from(network: keras.Model, smaller: keras.Model) -> list[str]:
-    """Start an s-stage network from a trained one of fewer stages (progressive training, section 2.7).
+def start_from(network: keras.Model, trained: keras.Model) -> list[str]:
+    """Start an s-stage network from a trained one of fewer stages (progressive training, section 2.7), or of more.
 
-    Extractor and the stages that both have are copied; what the smaller one's last stage gave, the larger one's
-    stage of the same number gives.
+    Extractor and the stages that both have are copied; what a stage gave, the stage of the same number gives, be it the
+    last or not.
 
     Args:
         network: To be filled, in place.
-        smaller: Of the same family and width, with as many stages or fewer.
+        trained: Of the same family and width; of one with more stages the first are taken.
 
     Returns:
         Names of the layers that keep their random start.
 
     Raises:
-        ValueError: The networks differ in family, width, skeleton or extractor, or `smaller` has more stages.
+        ValueError: The networks differ in family, width, skeleton or extractor.
     """
-    have, own = stages_of(smaller), stages_of(network)
-    if have > own:
-        raise ValueError(f"{smaller.name} has {have} stages, more than the {own} of {network.name}")
+    have, own = stages_of(trained), stages_of(network)
 
     def common(layer, stages: int) -> str:
         return f"{layer.name}_s{stages}" if layer.name in BRANCHES else layer.name
 
-    source = {common(layer, have): layer for layer in smaller.layers if layer.weights}
+    def stage(name: str) -> int:
+        told = re.match(r"stage(\d+)_", name) or re.search(r"_s(\d+)$", name)
+        return int(told[1]) if told else 0
+
+    source = {common(layer, have): layer for layer in trained.layers if layer.weights}
+    source = {name: layer for name, layer in source.items() if stage(name) <= own}
     target = {common(layer, own): layer for layer in network.layers if layer.weights}
     strange = sorted(
         name for name, layer in source.items()
@@ -407,7 +410,7 @@ def start_from(network: keras.Model, smaller: keras.Model) -> list[str]:
     )  # fmt: skip
     if strange:
         raise ValueError(
-            f"{smaller.name} cannot start {network.name}: {len(strange)} of its layers are missing there or of another "
+            f"{trained.name} cannot start {network.name}: {len(strange)} of its layers are missing there or of another "
             f"shape, such as {strange[0]}; both need the same family, width, extractor and skeleton"
         )
     for name, layer in source.items():
