@@ -150,6 +150,24 @@ def test_benchmark_gives_an_oracle_full_marks_and_writes_the_table():
     assert "| `mpm_1s` | int8 | synth | 1.000 |" in text
 
 
+def test_seeds_are_measured_one_by_one_and_told_as_mean_and_spread(tmp_path, monkeypatch, capsys):
+    benchmark = script("benchmarks/distillation.py")
+    frame = DepthFrame(np.full((60, 80), 3, np.float32), np.full((1, 17, 3), 2.0), np.array([[0.0, 0, 60, 60]]))
+    monkeypatch.setattr(benchmark, "rendered", lambda shared: [frame])
+    network = build("mpm_1s", input_px=(64, 96))
+    for name in "ab":
+        network.save_weights(tmp_path / f"{name}.weights.h5")
+    files = [str(tmp_path / f"{name}.weights.h5") for name in "ab"]
+    flags = ["--model", "mpm_1s", "--input-px", "64x96", "--out", str(tmp_path)]
+    record = benchmark.main([*flags, "--row", "alone", *files, "--row", "taught", files[0]])
+    assert [(row["label"], len(row["seeds"])) for row in record["rows"]] == [("alone", 2), ("taught", 1)]
+    assert "| alone | 2 | " in (tmp_path / "distillation.md").read_text()
+    told = benchmark.spread([dict.fromkeys(benchmark.SCORES, value) for value in (0.1, 0.3)])["all_f"]
+    assert told == {"mean": 0.2, "spread": pytest.approx(0.1414, abs=1e-4)}
+    with pytest.raises(SystemExit, match="at least one file of weights"):
+        benchmark.main([*flags, "--row", "alone"])
+
+
 def test_speed_decodes_the_people_that_it_draws():
     speed = script("benchmarks/efficienthrnet_speed.py")
     for name in ("mpm_1s", "efficienthrnet_lite_h-4", "hourglass_2s"):
