@@ -196,6 +196,55 @@ def sizes_speed(record: dict) -> str:
     return "\n".join([*lines, "", about])
 
 
+# ------------------------------------------------------------------------------------------------ depth
+
+
+def depth_costs(record: dict) -> str:
+    """What each depth network costs, and how good its released weights are: the paper's table I."""
+    found: dict[str, dict[str, dict]] = {}
+    for r in record["latency"]:
+        found.setdefault(r["model"], {})[r["precision"]] = r
+    lines = [
+        "| network | parameters | GMACs | float ms | int8 ms | decoding ms | F, real frames | F, rendered frames |",
+        "|---" + "|---:" * 7 + "|",
+    ]
+    for name, card in all_cards().items():
+        if card.family != "pose_machines" or name not in found:
+            continue
+        full, int8 = found[name]["float32"], found[name]["int8"]
+        ms = f"{full['network_ms']:.1f} | {int8['network_ms']:.1f}"
+        decoding = "none" if int8["decode_ms"] is None else f"{int8['decode_ms']:.1f}"
+        told = " | ".join(depth_score(card, dataset) for dataset in ("utd_mhad", "synth"))
+        counted = f"{card.size['params']:,} | {card.size['macs'] / 1e9:.2f}"
+        lines.append(f"| `{name}` | {counted} | {ms} | {decoding} | {told} |")
+    about = (
+        f"At the cards' inputs. Medians of {record['runs']} interleaved runs on {record['threads']} thread of "
+        f"{record['environment']['cpu']} (`{record['command']}`); decoding is that of four people. F-scores "
+        "in float are those of `python benchmarks/pose_machines.py`."
+    )
+    return "\n".join([*lines, "", about])
+
+
+def depth_score(card: Card, dataset: str) -> str:
+    """The float F-score on a card; `not trained` where there are no weights."""
+    values = (m.value for m in card.accuracy if (m.dataset, m.precision) == (dataset, "float32"))
+    return next((f"{value:.3f}" for value in values if value is not None), "not trained")
+
+
+def distilled(record: dict) -> str:
+    """Students alone and taught, over seeds, as `benchmarks/distillation.py` measured them: the paper's table V."""
+    lines = ["| trained | seeds | AP | AR | F | upper F |", "|---|---:|---:|---:|---:|---:|"]
+    for row in record["rows"]:
+        scores = (row[key] for key in ("all_precision", "all_recall", "all_f", "upper_f"))
+        cells = " | ".join(f"{s['mean']:.3f} ± {s['spread']:.3f}" for s in scores)
+        lines.append(f"| {row['label']} | {len(row['seeds'])} | {cells} |")
+    about = (
+        f"`{record['model']}` at {record['input_px']} px; mean and standard deviation over seeds on {record['frames']} "
+        f"frames: {record['protocol']}."
+    )
+    return "\n".join([*lines, "", about])
+
+
 # ----------------------------------------------------------------------------------------- compression
 
 #: Forms of a network in the order of their recipes -> what they are.
@@ -239,6 +288,10 @@ PLACES: dict[Path, dict[str, tuple[str, str, Callable[[dict], str]]]] = {
     ROOT / "docs" / "efficienthrnet.md": {
         "people": ("multi_person", "python benchmarks/multi_person.py", several_people),
         "speed": ("efficienthrnet_speed", "python benchmarks/efficienthrnet_speed.py", sizes_speed),
+    },
+    ROOT / "docs" / "pose_machines.md": {
+        "costs": ("pose_machines_speed", "python benchmarks/pose_machines_speed.py", depth_costs),
+        "distilled": ("distillation", "python benchmarks/distillation.py", distilled),
     },
     ROOT / "docs" / "compression.md": {
         "results": ("compression", "python recipes/quantize_qat.py", compressed),
