@@ -12,7 +12,7 @@ from posezoo.cards import read_card
 from posezoo.codecs import AssociativeEmbeddingCodec
 from posezoo.data.sample import KeypointSet
 from posezoo.data.scenes import whole_scenes
-from posezoo.evaluation.bottom_up import find_in_whole, score_scenes
+from posezoo.evaluation.bottom_up import find_in_whole, finding_everybody, score_scenes
 from posezoo.geometry import apply
 from posezoo.inference.bottom_up import find_people, fit, sizes_at
 from posezoo.inference.estimator import PoseModel
@@ -137,7 +137,9 @@ def test_pose_model_gives_everybody_with_boxes():
     for keypoints, box in zip(people.keypoints, people.boxes, strict=True):
         assert box == pytest.approx([*keypoints.min(axis=0), *np.ptp(keypoints, axis=0)], abs=1e-3)
     assert_found(people.keypoints, truth, 2.0)
-    assert len(model(person_threshold=2.0)(picture())) == 0
+    strict = model(person_threshold=2.0)
+    assert len(strict(picture())) == 0
+    assert len(finding_everybody(strict)(picture())) == 3, "evaluation counts people of any score"
 
 
 def test_whole_pictures_of_a_set_are_scored_at_their_own_size(tmp_path):

@@ -250,13 +250,15 @@ def test_nobody_gives_no_coco_results():
 def test_released_weights_bring_their_own_input_size(tmp_path, monkeypatch):
     pytest.importorskip("keras")
     card = read_card("mobilenet_split_050_192")
-    smaller = replace(card, released={"input_px": 96})
+    smaller = replace(card, released={"input_px": 96}, person_threshold=0.4)
     monkeypatch.setattr("posezoo.zoo.read_card", lambda name: smaller)
     pose = posezoo.load(card.name, runtime="keras")
     assert pose.card.input.shape == released_card(card.name).input.shape == (96, 96, 3)
     assert pose.network.input_shape == (None, 96, 96, 3)
+    assert pose.card.person_threshold == 0.4
     # What is told wins over the card, and one's own weights are of the paper's network.
     assert posezoo.load(card.name, runtime="keras", build={"input_px": 64}).network.input_shape[1] == 64
     pose.network.save_weights(tmp_path / "mine.weights.h5")
     own = posezoo.load(card.name, weights=str(tmp_path / "mine.weights.h5"))
     assert own.card.input.shape == own.network.input_shape[1:] == card.input.shape
+    assert own.card.person_threshold == 0, "how sure released weights are says nothing about one's own"
