@@ -21,14 +21,9 @@ from pose_machines import SETS, evenly, measure, rendered
 from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
 import posezoo
+from posezoo.training.config import input_size
 
 SCORES = ("all_precision", "all_recall", "all_f", "upper_f")
-
-
-def input_px(told: str) -> tuple[int, int] | int:
-    """`184x224` or `368` as the builder takes it."""
-    sides = [int(side) for side in told.split("x")]
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def spread(rows: list[dict]) -> dict:
@@ -57,7 +52,7 @@ def markdown(record: dict) -> str:
 def main(argv=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mpm_2s", help="the student (default: %(default)s)")
-    parser.add_argument("--input-px", default="368", help="side, or HEIGHTxWIDTH, of its input (default: %(default)s)")
+    parser.add_argument("--input-px", default="", help="side, or HEIGHTxWIDTH, of its input (default: the card's)")
     parser.add_argument(
         "--row", nargs="+", action="append", required=True, metavar=("LABEL", "WEIGHTS"), help="a way of training"
     )
@@ -68,13 +63,14 @@ def main(argv=None) -> dict:
     cv2.setNumThreads(1)
     if any(len(row) < 2 for row in arguments.row):
         raise SystemExit("--row: expected a label and at least one file of weights")
+    size = arguments.input_px or "x".join(map(str, posezoo.info(arguments.model).input.shape[:2]))
     frames = evenly(rendered(arguments.shared), arguments.frames)
     record: dict = {
-        "model": arguments.model, "input_px": arguments.input_px, "frames": len(frames), "protocol": SETS["synth"],
+        "model": arguments.model, "input_px": size, "frames": len(frames), "protocol": SETS["synth"],
         "command": f"python benchmarks/distillation.py {shlex.join(sys.argv[1:] if argv is None else argv)}",
         "environment": environment("keras", "tensorflow", "torch"), "rows": [],
     }  # fmt: skip
-    build = {"input_px": input_px(arguments.input_px)}
+    build = input_size(size)
     for label, *files in arguments.row:
         seeds = []
         for number, file in enumerate(files, 1):

@@ -37,7 +37,7 @@ from posezoo.models.pose_machines import start_from
 from posezoo.skeletons import DEPTH17
 from posezoo.synth.frames import NewBackgrounds, SynthFrames
 from posezoo.training.backend import cosine, dataset, linear, on_devices, run_recipe, steps_down
-from posezoo.training.config import RunConfig, option, parse
+from posezoo.training.config import RunConfig, input_size, option, parse
 from posezoo.training.run import Checkpoint, Plateau, Run
 
 #: Data sets whose background was cut away.
@@ -85,21 +85,6 @@ class DepthConfig(RunConfig):
     pictures: int = option(6, "validation pictures drawn after every epoch, into the run's folder")
     table: str = option("", "instead of training, print a table like the paper's (I to V) of the validation frames")
     rows: str = option("", "with --table: LABEL=NAME:WEIGHTS;LABEL=NAME:WEIGHTS, see pose_machine_tables.py")
-
-
-def input_size(cfg: DepthConfig) -> dict:
-    """The builder's argument for `--input-px`."""
-    if not cfg.input_px:
-        return {}
-    try:
-        sides = [int(side) for side in cfg.input_px.lower().split("x")]
-        if len(sides) not in (1, 2):
-            raise ValueError
-    except ValueError:
-        raise SystemExit(
-            f"--input-px {cfg.input_px}: expected a side such as 368, or HEIGHTxWIDTH such as 184x224"
-        ) from None
-    return {"input_px": sides[0] if len(sides) == 1 else tuple(sides)}
 
 
 def frames(cfg: DepthConfig, split: str):
@@ -153,7 +138,7 @@ def to_train(cfg: DepthConfig) -> keras.Model:
     Raises:
         SystemExit: `--start-from` names no weights, or `--model` has no stages.
     """
-    network = staged(cfg.model, **input_size(cfg))
+    network = staged(cfg.model, **input_size(cfg.input_px))
     if cfg.start_from:
         needs_fields(cfg.model, "--start-from with --model")
         start_from(network, trained(cfg, "--start-from", cfg.start_from))
@@ -172,7 +157,7 @@ def trained(cfg: DepthConfig, flag: str, told: str) -> keras.Model:
     if not name or not (weights or cfg.smoke):
         raise SystemExit(f"{flag} '{told}': expected NAME:WEIGHTS, such as mpm_4s:best.weights.h5")
     needs_fields(name, flag)
-    network = staged(name, **input_size(cfg))
+    network = staged(name, **input_size(cfg.input_px))
     if weights:
         network.load_weights(weights)
     return network
@@ -345,7 +330,7 @@ def run_depth_recipe(config_class, train, argv=None, **told):
     cfg = parse(config_class, argv, description=told["description"])
     if not cfg.table:
         return run_recipe(config_class, train, argv, **told)
-    print(report(cfg, frames(cfg, "val"), input_size(cfg)))
+    print(report(cfg, frames(cfg, "val"), input_size(cfg.input_px)))
     return None
 
 

@@ -42,7 +42,7 @@ from posezoo.models.hand import BACKBONES, Heads
 from posezoo.skeletons import HAND16, HAND_AUXILIARY, HAND_PRIMARY
 from posezoo.synth.hand_folders import labelled_hands
 from posezoo.training.backend import dataset, linear, native, on_devices, run_recipe, set_precision, set_threads
-from posezoo.training.config import RunConfig, option, parse
+from posezoo.training.config import RunConfig, input_size, option, parse
 from posezoo.training.gradnorm import GradNorm
 from posezoo.training.hand import HEADS, WEIGHTS, HandTrainer
 from posezoo.training.run import Checkpoint, Run
@@ -177,11 +177,8 @@ def model_name(cfg: Config) -> str:
 def training_network(cfg: Config) -> keras.Model:
     """The network with the heads of all tasks that have a weight, maps at half size."""
     heads = Heads(**{head: getattr(cfg, task) > 0 for task, head in HEADS.items()})
-    size = {}
     # Large backbones take multiples of 32: the same picture with a little room around it.
-    if sides := cfg.input_px or ("" if cfg.backbone == "ladder" else "192x224"):
-        height, _, width = sides.lower().partition("x")
-        size = {"input_px": (int(height), int(width or height))}
+    size = input_size(cfg.input_px or ("" if cfg.backbone == "ladder" else "192x224"))
     return posezoo.build(
         model_name(cfg), heads=heads, backbone=cfg.backbone, auxiliary=auxiliary_of(cfg), enlarge=False, **size
     )

@@ -9,7 +9,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from posezoo.training.config import as_json, option, parse  # noqa: E402
+from posezoo.training.config import as_json, input_size, option, parse  # noqa: E402
 from posezoo.training.initialise import layers_of, load_backbone, read_layers  # noqa: E402
 from posezoo.training.run import Checkpoint, Plateau, Run, RunError, averaged_weights, replacing  # noqa: E402
 
@@ -47,6 +47,15 @@ def test_unknown_flags_are_errors(capsys, argv, message):
     with pytest.raises(SystemExit) as stop:
         parse(Config, argv)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_sides_of_an_input():
+    assert input_size("") == {}
+    assert input_size("368") == {"input_px": (368, 368)}
+    assert input_size("184X224") == {"input_px": (184, 224)}
+    for told in ("x", "12x", "1x2x3", "-4", "large"):
+        with pytest.raises(SystemExit, match="expected a side such as 368, or HEIGHTxWIDTH"):
+            input_size(told)
 
 
 def test_fields_without_a_default_are_required(capsys):

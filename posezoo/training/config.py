@@ -30,6 +30,18 @@ class RunConfig:
     tensorboard: bool = option(False, "write TensorBoard logs into the run's folder")
 
 
+def input_size(told: str) -> dict[str, tuple[int, int]]:
+    """The builder's argument for `--input-px`: a side, or HEIGHTxWIDTH; none for an empty text.
+
+    Raises:
+        SystemExit: Another text.
+    """
+    sides = told.lower().split("x") if told else []
+    if len(sides) > 2 or not all(side.isdigit() for side in sides):
+        raise SystemExit(f"--input-px {told}: expected a side such as 368, or HEIGHTxWIDTH such as 184x224")
+    return {"input_px": (int(sides[0]), int(sides[-1]))} if sides else {}
+
+
 def parse(config_class, argv: Sequence[str] | None = None, *, description: str = ""):
     """Fill a dataclass from command-line flags; unknown flags are errors.
 
