@@ -29,7 +29,7 @@ from posezoo.commands.display import track
 from posezoo.data.canvases import read_lspet_coco17, validation_canvases
 from posezoo.data.readers import read, read_coco_pictures
 from posezoo.data.scenes import Scene
-from posezoo.evaluation.bottom_up import best_person_pck, limb_joints, mostly_ignored, score_scenes
+from posezoo.evaluation.bottom_up import best_person_pck, finding_everybody, limb_joints, mostly_ignored, score_scenes
 from posezoo.evaluation.coco import evaluate_coco, predict_pictures
 from posezoo.geometry import apply, invert
 from posezoo.inference.bottom_up import fit
@@ -153,7 +153,7 @@ def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[tuple[s
         print(f"left out: no {shared / 'peers' / POSENET}.tflite")
     for name, precision, model in released(pattern, threads=threads, wanted=finds_people_in_colour):
         for flip in (False, True):
-            yield name, precision, flip, partial(model, flip=flip)
+            yield name, precision, flip, partial(finding_everybody(model), flip=flip)
 
 
 def on_lspet(model: Model, shared: Path, limit: int) -> dict:
