@@ -239,8 +239,8 @@ def distilled(record: dict) -> str:
         cells = " | ".join(f"{s['mean']:.3f} ± {s['spread']:.3f}" for s in scores)
         lines.append(f"| {row['label']} | {len(row['seeds'])} | {cells} |")
     about = (
-        f"`{record['model']}` at {record['input_px']} px; mean and standard deviation over seeds on {record['frames']} "
-        f"frames: {record['protocol']}."
+        f"`{record['model']}` at {record['input_px']} px; mean and standard deviation over seeds. {record['protocol']} "
+        f"(`python benchmarks/distillation.py`)."
     )
     return "\n".join([*lines, "", about])
 
