@@ -127,12 +127,35 @@ def test_command_takes_labelled_hands_for_a_hand_network(capsys, tmp_path, monke
 def test_released_files_are_calibrated_on_the_same(monkeypatch, stick_figures):
     release, seen = script("tools/release.py"), []
 
-    def stop(name, weights, crops, *, pictures):
-        seen.append((name, type(crops), pictures))
+    def pictures_of(crops, *, limit):
+        seen.append((type(crops), limit))
+        return ["picture"]
+
+    def stop(name, weights, calibration):
+        seen.append((name, calibration))
         raise SystemExit
 
+    monkeypatch.setattr(release, "person_crops", pictures_of)
     monkeypatch.setattr(release, "release", stop)
     for name, data in ((PEOPLE, stick_figures), (CROWDS, stick_figures), (HANDS, "drawn:4:1")):
         with pytest.raises(SystemExit):
             release.main([name, "weights.h5", "--data", str(data), "--pictures", "9"])
-    assert seen == [(PEOPLE, PersonCrops, 9), (CROWDS, Canvases, 9), (HANDS, HandScenes, 9)]
+    assert seen[::2] == [(PersonCrops, 9), (Canvases, 9), (HandScenes, 9)]
+    assert seen[1::2] == [(PEOPLE, ["picture"]), (CROWDS, ["picture"]), (HANDS, ["picture"])]
+
+
+def test_weights_are_released_alone_or_with_pictures_for_int8(monkeypatch, capsys):
+    release, seen = script("tools/release.py"), []
+
+    def stop(name, weights, calibration):
+        seen.append(calibration)
+        raise SystemExit
+
+    monkeypatch.setattr(release, "release", stop)
+    with pytest.raises(SystemExit):
+        release.main([PEOPLE, "weights.h5", "--no-int8"])
+    assert seen == [[]]
+    with pytest.raises(SystemExit):
+        release.main([PEOPLE, "weights.h5"])
+    assert "--no-int8 releases float16 weights alone" in capsys.readouterr().err
+    assert seen == [[]]

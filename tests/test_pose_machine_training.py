@@ -410,12 +410,12 @@ def test_every_card_of_depth_names_a_recipe_that_builds_its_network(narrow):
 
     Of each family the network of two stages is built; `test_cards.py` builds them all.
     """
-    recipe, shared = script("recipes/train_pose_machine.py"), script("recipes/depth_recipes.py")
+    shared = script("recipes/depth_recipes.py")
     for name, card in all_cards().items():
         words = card.recipe.split()
         if words[1] != "recipes/train_pose_machine.py":
             continue
-        cfg = parse(recipe.Config, words[2:])
+        cfg = parse(shared.DepthConfig, words[2:])
         assert cfg.model == name
         if not name.endswith("_2s"):
             continue
@@ -425,11 +425,11 @@ def test_every_card_of_depth_names_a_recipe_that_builds_its_network(narrow):
 
 
 def test_networks_that_a_recipe_cannot_train_are_told():
-    shared, distill = script("recipes/depth_recipes.py"), script("recipes/distill_pose_machine.py")
+    shared = script("recipes/depth_recipes.py")
     with pytest.raises(SystemExit, match="trains cpm_1s, .*mobilenet_split_224 is: python recipes/train_mobilenet"):
         shared.staged("mobilenet_split_224")
     with pytest.raises(SystemExit, match="--teacher hourglass_2s: has no part affinity fields"):
-        distill.teacher_of(distill.Config(teacher="hourglass_2s:x.weights.h5"))
+        shared.trained(shared.DepthConfig(), "--teacher", "hourglass_2s:x.weights.h5")
 
 
 def test_teacher_without_weights_is_told():
