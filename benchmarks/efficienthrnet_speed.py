@@ -154,6 +154,16 @@ def latency_table(record: dict) -> str:
     return markdown_table(("network", "precision", "input", "file MB", "network ms", "decode ms", "ratio"), rows)
 
 
+def latency_section(record: dict) -> list[str]:
+    """How latencies were measured, and their table."""
+    about = (
+        f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s); ratio of the network's time "
+        f"to that of `{YARDSTICK}`. Decoding: {PEOPLE} people. Made by `{record['command']}` on "
+        f"{machine_line(record['environment'])}.\n"
+    )
+    return [about, latency_table(record)]
+
+
 def training_speed(name: str, variant: str, threads: int, steps: int) -> float | None:
     """Pictures per second of one size, measured in a process of its own; None where the backend is missing."""
     backend = TRAINING[variant]
@@ -172,12 +182,7 @@ def training_speed(name: str, variant: str, threads: int, steps: int) -> float |
 def markdown(record: dict) -> str:
     text = ["# EfficientHRNet: speed\n"]
     if record["latency"]:
-        text += [
-            f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s); ratio of the network's "
-            f"time to that of `{YARDSTICK}`. Decoding: {PEOPLE} people. Made by `{record['command']}` on "
-            f"{machine_line(record['environment'])}.\n",
-            latency_table(record),
-        ]
+        text += latency_section(record)
     if record["training"]:
         told = [(f"`{r['model']}`", *(r.get(v) for v in TRAINING)) for r in record["training"]]
         text += [

@@ -15,21 +15,16 @@ import shlex
 from pathlib import Path
 
 import cv2
-from efficienthrnet_speed import PEOPLE, contenders, latency_rows, latency_table
+from efficienthrnet_speed import contenders, latency_rows, latency_section
 from latency import peer_contender
 from peers import YARDSTICK, present
-from report import RESULTS, SHARED, environment, machine_line, write_results
+from report import RESULTS, SHARED, environment, write_results
 
 import posezoo
 
 
 def markdown(record: dict) -> str:
-    about = (
-        f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s); ratio of the network's time "
-        f"to that of `{YARDSTICK}`. Decoding: {PEOPLE} people. Made by `{record['command']}` on "
-        f"{machine_line(record['environment'])}.\n"
-    )
-    return "\n".join(["# Pose machines: latency\n", about, latency_table(record)])
+    return "\n".join(["# Pose machines: latency\n", *latency_section(record)])
 
 
 def main(argv=None) -> dict:

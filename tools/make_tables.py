@@ -59,12 +59,13 @@ TASKS = (
 
 def accuracy(card: Card, dataset: str) -> str:
     """The card's measurements of one forward pass: float, then int8."""
+    return ", ".join(measured(card, dataset, precision) for precision in ("float32", "int8"))
 
-    def measured(precision: str) -> str:
-        rows = [m for m in card.accuracy if (m.precision, m.dataset, m.flip) == (precision, dataset, False)]
-        return f"{rows[0].value:.3f}" if rows and rows[0].value is not None else "not measured"
 
-    return f"{measured('float32')}, {measured('int8')}"
+def measured(card: Card, dataset: str, precision: str, *, absent: str = "not measured") -> str:
+    """One of the card's measurements of one forward pass."""
+    rows = [m for m in card.accuracy if (m.precision, m.dataset, m.flip) == (precision, dataset, False)]
+    return f"{rows[0].value:.3f}" if rows and rows[0].value is not None else absent
 
 
 def row(card: Card, task: Task) -> tuple[str, ...]:
@@ -88,12 +89,12 @@ def table(task: Task) -> str:
     columns = ("model", "input", "parameters", "MMACs", *named, "int8 file", "int8, one thread", "data licence")
     lines = [f"**{task.title}**", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(row(card, task)) + " |" for card in cards]
-    measured = {
+    protocols = {
         (m.dataset, m.protocol, m.command)
         for card in cards for m in card.accuracy
         if m.command and m.protocol and m.precision in ("float32", "int8")
     }  # fmt: skip
-    told = [f"{dataset}: {protocol} (`{command}`)." for dataset, protocol, command in sorted(measured)]
+    told = [f"{dataset}: {protocol} (`{command}`)." for dataset, protocol, command in sorted(protocols)]
     return "\n".join([*lines, "", " ".join(told)])
 
 
@@ -214,7 +215,8 @@ def depth_costs(record: dict) -> str:
         full, int8 = found[name]["float32"], found[name]["int8"]
         ms = f"{full['network_ms']:.1f} | {int8['network_ms']:.1f}"
         decoding = "none" if int8["decode_ms"] is None else f"{int8['decode_ms']:.1f}"
-        told = " | ".join(depth_score(card, dataset) for dataset in ("utd_mhad", "synth"))
+        scores = (measured(card, dataset, "float32", absent="not trained") for dataset in ("utd_mhad", "synth"))
+        told = " | ".join(scores)
         counted = f"{card.size['params']:,} | {card.size['macs'] / 1e9:.2f}"
         lines.append(f"| `{name}` | {counted} | {ms} | {decoding} | {told} |")
     about = (
@@ -223,12 +225,6 @@ def depth_costs(record: dict) -> str:
         "in float are those of `python benchmarks/pose_machines.py`."
     )
     return "\n".join([*lines, "", about])
-
-
-def depth_score(card: Card, dataset: str) -> str:
-    """The float F-score on a card; `not trained` where there are no weights."""
-    values = (m.value for m in card.accuracy if (m.dataset, m.precision) == (dataset, "float32"))
-    return next((f"{value:.3f}" for value in values if value is not None), "not trained")
 
 
 def distilled(record: dict) -> str:
