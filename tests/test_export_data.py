@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scripts import script
 
 from posezoo import cli
@@ -159,3 +160,43 @@ def test_weights_are_released_alone_or_with_pictures_for_int8(monkeypatch, capsy
         release.main([PEOPLE, "weights.h5"])
     assert "--no-int8 releases float16 weights alone" in capsys.readouterr().err
     assert seen == [[]]
+
+
+def test_an_int8_file_of_training_joins_released_weights(monkeypatch, tmp_path, capsys):
+    release = script("tools/release.py")
+    packaged, cards, recipe = tmp_path / "pretrained", tmp_path / "cards", "python recipes/quantize_qat.py --model x"
+    packaged.mkdir()
+    cards.mkdir()
+    monkeypatch.setattr(release, "PACKAGED", packaged)
+    monkeypatch.setattr(release, "FOLDER", cards)
+    (cards / f"{PEOPLE}.yaml").write_text("recipe: train\nweights: {float16: {file: w.h5, recipe: train}}\n")
+    file = tmp_path / "trained.tflite"
+
+    def sidecar(**changes):
+        told = {"sha256": release.sha256(file), "model": PEOPLE}
+        told["input"] = {"shape": [1, *read_card(PEOPLE).input.shape]}
+        (tmp_path / "trained.tflite.json").write_text(json.dumps(told | changes))
+
+    command = [PEOPLE, "--trained-int8", str(file), "--recipe", recipe]
+    with pytest.raises(SystemExit, match="expected it and"):
+        release.main(command)
+    file.write_bytes(b"int8")
+    for wrong, word in (
+        ({"sha256": "0"}, "not the file"),
+        ({"model": CROWDS}, "released weights are of"),
+        ({"input": {"shape": [1, 8, 8, 3]}}, "released weights are of"),
+    ):
+        sidecar(**wrong)
+        with pytest.raises(SystemExit, match=word):
+            release.main(command)
+    assert not list(packaged.iterdir())
+    sidecar()
+    release.main(command)
+    card = yaml.safe_load((cards / f"{PEOPLE}.yaml").read_text())
+    assert card["recipe"] == "train" and card["weights"]["float16"]["recipe"] == "train"
+    made = card["weights"]["int8"]
+    assert (packaged / made["file"]).read_bytes() == b"int8" and made["bytes"] == 4 and made["recipe"] == recipe
+    for incomplete in (command[:3], [*command, "--data", "x", "weights.h5"][:1]):
+        with pytest.raises(SystemExit):
+            release.main(incomplete)
+    assert "needs --recipe" in capsys.readouterr().err
