@@ -77,24 +77,24 @@ def test_page_says_that_nothing_is_refused_only_when_all_is_measured():
 
 
 def test_measuring_goes_on_and_writes_the_page(tmp_path, capsys):
-    name, out = "mobilenet_split_035_160", tmp_path / "out"
-    results = out / "results" / f"{name}.json"
-    export_matrix.measure(name, out, ["saved_model"], keep=False, shared=tmp_path)
+    name, folder, out = "mobilenet_split_035_160", tmp_path / "results", tmp_path / "out"
+    results = folder / f"{name}.json"
+    export_matrix.measure(name, folder, ["saved_model"], out=out, keep=False, shared=tmp_path)
     first = json.loads(results.read_text())
     assert list(first["targets"]) == ["saved_model"]
-    assert not list((out / "files").iterdir())
-    export_matrix.measure(name, out, ["saved_model", "onnx"], keep=True, shared=tmp_path)
+    assert not list(out.iterdir())
+    export_matrix.measure(name, folder, ["saved_model", "onnx"], out=out, keep=True, shared=tmp_path)
     second = json.loads(results.read_text())
     assert second["targets"]["saved_model"] == first["targets"]["saved_model"]
     assert set(second["targets"]) == {"saved_model", "onnx"}
-    assert (out / "files" / name / f"{name}.onnx").exists()
-    export_matrix.forget(out, [name], ["onnx"])
+    assert (out / name / f"{name}.onnx").exists()
+    export_matrix.forget(folder, [name], ["onnx"])
     assert list(json.loads(results.read_text())["targets"]) == ["saved_model"]
     results.write_text(json.dumps({**second, "weights": "of another network"}))
-    export_matrix.measure(name, out, ["onnx"], keep=False, shared=tmp_path)
+    export_matrix.measure(name, folder, ["onnx"], out=out, keep=False, shared=tmp_path)
     assert list(json.loads(results.read_text())["targets"]) == ["onnx"]
     results.write_text(json.dumps(second))
-    assert export_matrix.main(["--table", "--out", str(out), "--page", str(tmp_path / "page.md")]) == 0
+    assert export_matrix.main(["--table", "--results", str(folder), "--page", str(tmp_path / "page.md")]) == 0
     assert f"| `{name}` * |" in (tmp_path / "page.md").read_text()
     assert "1 models: {'written': 2, 'refused': 0, 'failed': 0}" in capsys.readouterr().out
 
@@ -107,7 +107,7 @@ def test_every_model_has_a_process_and_one_that_dies_is_told(tmp_path, capsys, m
         return subprocess.CompletedProcess(command, int("mpm_2s" in command))
 
     monkeypatch.setattr(subprocess, "run", run)
-    arguments = ["--models", "mpm_*", "--out", str(tmp_path / "out"), "--page", str(tmp_path / "page.md")]
+    arguments = ["--models", "mpm_*", "--results", str(tmp_path / "results"), "--page", str(tmp_path / "page.md")]
     assert export_matrix.main([*arguments, "--targets", "onnx"]) == 1
     expected = sorted(list_models("mpm_*"), key=export_matrix._order)
     assert [c[c.index("--one") + 1] for c in commands] == expected
@@ -128,9 +128,11 @@ def test_page_in_the_docs_holds_every_model_and_target():
 def test_every_model_becomes_every_target(request, tmp_path):
     if "export_all" not in request.config.option.markexpr:
         pytest.skip("hours; ask for it: pytest -m export_all")
-    out = tmp_path / "out"
-    code = export_matrix.main(["--out", str(out), "--page", str(tmp_path / "page.md")])
-    results = export_matrix.read_results(out)
+    results = tmp_path / "results"
+    code = export_matrix.main(
+        ["--results", str(results), "--out", str(tmp_path / "out"), "--page", str(tmp_path / "page.md")]
+    )
+    results = export_matrix.read_results(results)
     assert set(results) == set(list_models())
     left_out = {t: e["reason"] for r in results.values() for t, e in r["left_out"].items()}
     assert not left_out, f"a full run leaves nothing out: {left_out}"

@@ -6,7 +6,8 @@
 
 Models with released weights are calibrated and compared on real pictures (`POSEZOO_SHARED`); the others are exported
 with weights that nobody trained, and marked "structure only". Every model runs in a process of its own; its files are
-deleted when their gates are done (`--keep` keeps them) and what was measured stays in `--out`.
+deleted when their gates are done (`--keep` keeps them in `--out`), and what was measured is kept beside the other
+measurements (`--results`), so that a later run, on another machine too, measures what is missing.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ from posezoo.export.targets import TARGETS, get_target
 from posezoo.files import replacing, write_json
 from posezoo.zoo import build, info, list_models, load
 
-PAGE = Path(__file__).parents[1] / "docs" / "export-matrix.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "export-matrix.md"
+RESULTS = ROOT / "benchmarks" / "results" / "export_matrix"
 
 
 def make_job(name: str, shared: Path) -> Job:
@@ -95,9 +98,12 @@ def rendered_hands(card: Card, *, count: int) -> list[np.ndarray]:
         return whole_pictures(paths, card.input, limit=count)
 
 
-def measure(name: str, out: Path, targets: list[str], *, keep: bool, shared: Path) -> None:
-    """Export one model and write `results/NAME.json`: what was not measured, or was of other weights or pictures."""
-    folder, results = out / "files" / name, out / "results" / f"{name}.json"
+def measure(name: str, results: Path, targets: list[str], *, out: Path, keep: bool, shared: Path) -> None:
+    """Export one model; write what was not measured, or was of other weights or pictures, as `NAME.json` of `results`.
+
+    Files go to `out`, and stay there with `keep`.
+    """
+    folder, results = out / name, results / f"{name}.json"
     known = json.loads(results.read_text()) if results.exists() else {"targets": {}}
     job = make_job(name, shared)
     now = json.loads(json.dumps(fingerprint(job)))
@@ -116,9 +122,9 @@ def measure(name: str, out: Path, targets: list[str], *, keep: bool, shared: Pat
         shutil.rmtree(folder)
 
 
-def forget(out: Path, models: list[str], targets: list[str]) -> None:
+def forget(results: Path, models: list[str], targets: list[str]) -> None:
     """Drop what was measured of some targets."""
-    for path in (out / "results").glob("*.json"):
+    for path in results.glob("*.json"):
         content = json.loads(path.read_text())
         if path.stem in models:
             content["targets"] = {name: e for name, e in content["targets"].items() if name not in targets}
@@ -227,9 +233,9 @@ def coverage_lines(results: dict[str, dict]) -> list[str]:
     return ["## TF-TRT: what stays with TensorFlow", "", *left, *([""] if left else []), rest, ""] if notes else []
 
 
-def read_results(out: Path) -> dict[str, dict]:
+def read_results(folder: Path) -> dict[str, dict]:
     """What was measured, by model; targets that were left out for want of a tool count as not measured."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))}
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -238,6 +244,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="*", help="name with * and ? (default: all)")
     parser.add_argument("--targets", default=",".join(TARGETS), help="names with commas (default: all)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=cache / "posezoo" / "export-matrix", help="(default: %(default)s)")
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("POSEZOO_SHARED", "../shared")))
     parser.add_argument("--page", type=Path, default=PAGE, help="(default: %(default)s)")
@@ -248,17 +255,21 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     targets = [get_target(name).name for name in arguments.targets.split(",")]
     if arguments.one:
-        measure(arguments.one, arguments.out, targets, keep=arguments.keep, shared=arguments.shared)
+        measure(
+            arguments.one, arguments.results, targets, out=arguments.out, keep=arguments.keep, shared=arguments.shared
+        )  # fmt: skip
         return 0
     if arguments.again:
-        forget(arguments.out, list_models(arguments.models), targets)
+        forget(arguments.results, list_models(arguments.models), targets)
     died = []
     for name in [] if arguments.table else sorted(list_models(arguments.models), key=_order):
-        command = [sys.executable, __file__, "--one", name, "--out", str(arguments.out), "--shared"]
-        command += [str(arguments.shared), "--targets", arguments.targets, *(["--keep"] if arguments.keep else [])]
+        command = [sys.executable, __file__, "--one", name, "--targets", arguments.targets]
+        for folder in ("results", "out", "shared"):
+            command += [f"--{folder}", str(getattr(arguments, folder))]
+        command += ["--keep"] if arguments.keep else []
         if subprocess.run(command, check=False).returncode:
             died.append(name)
-    results = read_results(arguments.out)
+    results = read_results(arguments.results)
     with replacing(arguments.page) as path:
         path.write_text(page(results, [name for name in list_models() if name not in results]))
     entries = [entry for r in results.values() for entry in r["targets"].values()]
