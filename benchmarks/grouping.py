@@ -3,7 +3,8 @@
     python benchmarks/grouping.py
     python benchmarks/grouping.py --people 4 --input-px 384
 
-Maps are drawn, no network runs. The cases differ in noise, in the share of keypoints that are missing, in the
+Maps are drawn, no network runs. In the first case the people stand apart and all of them come out; in the others they
+lie in each other, and come out in more pieces. Those differ in noise, in the share of keypoints that are missing, in the
 mirrored pass (two tags instead of one), and in where tags are those of a person: all over the body, as networks
 tend to paint them, or only around its keypoints. The search for missing keypoints is hardest in the last.
 Part affinity fields are grouped on the small maps, and as the papers do on maps enlarged to the input.
@@ -35,6 +36,7 @@ class Case:
     """One kind of maps.
 
     Attributes:
+        apart: Whether people stand in cells of a grid; else anywhere, over each other.
         noise: Standard deviation of the noise on every map.
         missing: Share of keypoints that no heatmap shows.
         tags: `body`: every pixel has the tag of the nearest person; `keypoints`: only those around its own.
@@ -42,6 +44,7 @@ class Case:
         upsample: Whether the maps are enlarged to the input's size first.
     """
 
+    apart: bool = False
     noise: float = 0.0
     missing: float = 0.0
     tags: str = "body"
@@ -50,6 +53,7 @@ class Case:
 
 
 CASES = {
+    "apart, 5 % noise": Case(apart=True, noise=0.05),
     "clean": Case(),
     "5 % noise": Case(noise=0.05),
     "5 % noise, half missing": Case(noise=0.05, missing=0.5),
@@ -73,12 +77,25 @@ FIELD_CASES = {
 
 
 def scene(
-    count: int, size: int | tuple[int, int], missing: float, rng: np.random.Generator, skeleton: Skeleton = COCO17
+    count: int,
+    size: int | tuple[int, int],
+    missing: float,
+    rng: np.random.Generator,
+    skeleton: Skeleton = COCO17,
+    *,
+    apart: bool = False,
 ) -> np.ndarray:
     """People `(count, K, 3)` spread over a picture, some of their keypoints unlabelled."""
     people = np.ones((count, skeleton.num_keypoints, 3), np.float32)
-    centres = rng.uniform(0.1, 0.9, (count, 1, 2))
-    people[..., :2] = np.clip((centres + rng.normal(0, 0.07, people[..., :2].shape)) * size, 0, np.array(size) - 1)
+    if apart:
+        side = int(np.ceil(np.sqrt(count)))
+        cells = rng.permutation(side * side)[:count]
+        centres = (np.stack(np.divmod(cells, side), axis=-1)[:, None] + 0.5) / side
+        offsets = rng.uniform(-0.4, 0.4, people[..., :2].shape) / side
+    else:
+        centres = rng.uniform(0.1, 0.9, (count, 1, 2))
+        offsets = rng.normal(0, 0.07, people[..., :2].shape)
+    people[..., :2] = np.clip((centres + offsets) * size, 0, np.array(size) - 1)
     people[..., 2] = rng.random(people.shape[:2]) >= missing
     return people
 
@@ -103,7 +120,7 @@ def draw_outputs(codec: AssociativeEmbeddingCodec, people: np.ndarray, case: Cas
 
 def merged_maps(codec: AssociativeEmbeddingCodec, case: Case, count: int, rng: np.random.Generator) -> Maps:
     """The maps of one random scene after `merge`."""
-    people = scene(count, min(codec.input_wh), case.missing, rng)
+    people = scene(count, min(codec.input_wh), case.missing, rng, apart=case.apart)
     maps = codec.merge(draw_outputs(codec, people, case, rng))
     if not case.mirrored:
         return maps
