@@ -16,7 +16,7 @@ import numpy as np
 
 import posezoo
 from posezoo.commands.common import DEFAULT_MODEL
-from posezoo.commands.demo import DEMO_PHOTOS
+from posezoo.commands.demo import DEMO_PHOTOS, demo_frame
 from posezoo.inference.drawing import draw, write_picture
 from posezoo.inference.images import as_rgb
 
@@ -34,6 +34,17 @@ def demo() -> Path:
         drawn.append(draw(photo, pose(photo, boxes=[box]), threshold=pose.card.score_threshold))
     write_picture(IMAGES / "demo.jpg", np.hstack(drawn))
     return IMAGES / "demo.jpg"
+
+
+def depth() -> Path:
+    """Two rendered frames of two people, as 'posezoo demo --model mpm_4s' draws them."""
+    pose = posezoo.load("mpm_4s", runtime="tflite")
+    drawn = []
+    for seed in range(2):
+        ((frame, _),) = demo_frame(seed).values()
+        drawn.append(draw(pose.picture(pose.read(frame)), pose(frame), threshold=pose.card.score_threshold))
+    write_picture(IMAGES / "pose_machines.png", np.hstack(drawn))
+    return IMAGES / "pose_machines.png"
 
 
 def hands() -> Path:
@@ -137,7 +148,7 @@ def backgrounds() -> Path:
 
 SHOWN_HANDS = 10
 PICTURES: dict[str, Callable[[], Path]] = {
-    "demo": demo, "hands": hands, "clothes": clothes, "motion": motion, "backgrounds": backgrounds,
+    "demo": demo, "depth": depth, "hands": hands, "clothes": clothes, "motion": motion, "backgrounds": backgrounds,
 }  # fmt: skip
 
 
