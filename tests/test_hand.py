@@ -64,6 +64,14 @@ def test_a_head_can_be_left_out(missing):
     assert all_heads - set(network.output) == set(prefix.get(missing, (missing,)))
 
 
+def test_deep_supervision_asks_for_what_the_maps_are_asked_for():
+    # A factor that starts below zero turns a map upside down, or leaves nothing of it above zero.
+    network = hand25d(heads=Heads(), input_px=(56, 72))
+    for level in ("heatmaps_4", "heatmaps_2"):
+        factor, bias = (np.asarray(weight) for weight in network.get_layer(level).weights)
+        assert (factor == 1).all() and (bias == 0).all()
+
+
 def test_trained_layers_fit_the_deployed_network():
     trained, deployed = hand25d(input_px=64, heads=Heads()), hand25d(input_px=64, name="deployed")
     for layer in trained.layers:

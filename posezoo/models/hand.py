@@ -211,8 +211,10 @@ def _heads(wanted: Heads, image, units, quarter, half, keypoints: int, auxiliary
         outputs["heatmaps_8"] = GroupedConv2D(keypoints, 1, groups=keypoints, name="heatmaps_8", dtype="float32")(
             encoded
         )
+        # A factor per map, which must not start negative: it would ask for the opposite of what the map itself is
+        # asked for, whose activation is then never above zero again, or turn the map at 1/4 upside down.
         for level, x in (("heatmaps_4", quarter), ("heatmaps_2", half)):
-            outputs[level] = L.DepthwiseConv2D(1, name=level, dtype="float32")(x)
+            outputs[level] = L.DepthwiseConv2D(1, depthwise_initializer="ones", name=level, dtype="float32")(x)
     return outputs
 
 
