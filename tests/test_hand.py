@@ -65,8 +65,9 @@ def test_a_head_can_be_left_out(missing):
 
 
 def test_deep_supervision_asks_for_what_the_maps_are_asked_for():
-    # A factor that starts below zero turns a map upside down, or leaves nothing of it above zero.
+    # What starts below zero turns a map upside down, or leaves nothing of it above zero.
     network = hand25d(heads=Heads(), input_px=(56, 72))
+    assert (np.asarray(network.get_layer("up2_conv").weights[0]) > 0).all()
     for level in ("heatmaps_4", "heatmaps_2"):
         factor, bias = (np.asarray(weight) for weight in network.get_layer(level).weights)
         assert (factor == 1).all() and (bias == 0).all()

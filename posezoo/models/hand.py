@@ -91,7 +91,11 @@ def channelwise_decoder(units: list, keypoints: int, *, enlarge: bool = True) ->
     x = L.Add(name="up1")(parts) if len(parts) > 1 else parts[0]
     quarter = activation(STYLE.batch_norm(x, name="up1_bn"), "relu", name="up1_act")
     x = L.UpSampling2D(2, interpolation="bilinear", name="up2")(quarter)
-    x = L.DepthwiseConv2D(3, padding="same", use_bias=False, name="up2_conv")(x)
+    # Starts as a blur: with a kernel that starts negative, a map at 1/4 turns upside down and its activation is wasted.
+    blur = keras.initializers.Constant(1 / 9)
+    x = L.DepthwiseConv2D(
+        3, padding="same", use_bias=False, depthwise_initializer=blur, name="up2_conv"
+    )(x)  # fmt: skip
     half = activation(STYLE.batch_norm(x, name="up2_bn"), "relu", name="up2_act")
     return quarter, half, _enlarged(half, 2 if enlarge else 1, name="heatmaps")
 
@@ -211,8 +215,8 @@ def _heads(wanted: Heads, image, units, quarter, half, keypoints: int, auxiliary
         outputs["heatmaps_8"] = GroupedConv2D(keypoints, 1, groups=keypoints, name="heatmaps_8", dtype="float32")(
             encoded
         )
-        # A factor per map, which must not start negative: it would ask for the opposite of what the map itself is
-        # asked for, whose activation is then never above zero again, or turn the map at 1/4 upside down.
+        # A factor per map that must not start negative: it would ask for the opposite of what the map itself is asked
+        # for, until its activation is never above zero again.
         for level, x in (("heatmaps_4", quarter), ("heatmaps_2", half)):
             outputs[level] = L.DepthwiseConv2D(1, depthwise_initializer="ones", name=level, dtype="float32")(x)
     return outputs
