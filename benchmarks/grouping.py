@@ -4,10 +4,10 @@
     python benchmarks/grouping.py --people 4 --input-px 384
 
 Maps are drawn, no network runs. In the first case the people stand apart and all of them come out; in the others they
-lie in each other, and come out in more pieces. Those differ in noise, in the share of keypoints that are missing, in the
-mirrored pass (two tags instead of one), and in where tags are those of a person: all over the body, as networks
-tend to paint them, or only around its keypoints. The search for missing keypoints is hardest in the last.
-Part affinity fields are grouped on the small maps, and as the papers do on maps enlarged to the input.
+lie in each other, and come out in more pieces. Those differ in noise, in the share of keypoints that are missing, in
+the mirrored pass (two tags instead of one), and in where tags are those of a person: all over the body, as networks
+tend to paint them, or only around its keypoints. The search for missing keypoints is hardest in the last. Part affinity
+fields are grouped on the small maps, and as the papers do on maps enlarged to the input.
 """
 
 from __future__ import annotations
