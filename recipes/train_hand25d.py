@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import h5py
 import keras
 import numpy as np
 
@@ -59,7 +60,9 @@ class Config(RunConfig):
     input: str = option("amplitude", "amplitude or depth")
     input_px: str = option("", "side of the input, or HEIGHTxWIDTH; the model's own by default")
     backbone: str = option("ladder", f"one of {', '.join(BACKBONES)}")
-    init: Path | None = option(None, "best_with_heads.weights.h5 of an earlier run with the same tasks, to start from")
+    init: Path | None = option(
+        None, "weights to start from: released ones, or best_with_heads.weights.h5 of a run with the same tasks"
+    )
 
     auxiliary: str = option("rest", "rest (nine keypoints of each hand beside the eight) or all seventeen: all")
 
@@ -198,12 +201,31 @@ def deployed(cfg: Config, network: keras.Model) -> keras.Model:
     return keras.Model(network.input, {name: network.output[name] for name in wanted}, name=network.name)
 
 
+def start(cfg: Config, network: keras.Model) -> None:
+    """Fill a network from `--init`: all of it, or its released part, beside which the other heads start anew.
+
+    Raises:
+        SystemExit: The file holds neither.
+    """
+    with h5py.File(cfg.init) as file:
+        held: list[str] = []
+        file["layers"].visititems(lambda name, item: held.append(name) if isinstance(item, h5py.Dataset) else None)
+    for part in (network, deployed(cfg, network)):
+        if len(part.variables) == len(held):
+            part.load_weights(cfg.init)
+            return
+    raise SystemExit(
+        f"--init {cfg.init}: holds neither this network with its heads nor its released part ({len(held)} arrays); "
+        "give released weights, or best_with_heads.weights.h5 of a run with the same tasks"
+    )
+
+
 def fit(cfg: Config, run: Run, training_frames: HandFrames, checked_frames: HandFrames) -> None:
     """Train to the last epoch; evaluate, draw and save after each."""
     set_precision(cfg.precision)
     network = training_network(cfg)
     if cfg.init:
-        network.load_weights(cfg.init)
+        start(cfg, network)
     height, width = network.input_shape[1:3]
     spec, codec = read_card(model_name(cfg)).input, HandCodec((width, height), stride=2)
     augmentation = HandAugmentation(

@@ -29,6 +29,7 @@ from posezoo.models.hand import Heads, hand25d  # noqa: E402
 from posezoo.training.backend import linear  # noqa: E402
 from posezoo.training.gradnorm import GradNorm, balanced, task_gradients  # noqa: E402
 from posezoo.training.hand import WEIGHTS, HandTrainer, segmentation_loss, task_losses, visibility_loss  # noqa: E402
+from posezoo.weights import save_float16  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 WH = (48, 32)
@@ -233,6 +234,26 @@ def test_the_released_part_of_a_run_loads(runs):
     for name, value in part(x).items():
         np.testing.assert_allclose(value, whole(x)[name], atol=1e-5, err_msg=name)
     assert counts.params(part) == 41_682
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_another_or_from_its_released_part(recipe, runs, tmp_path):
+    folder = runs[0] / "all"
+    trained = posezoo.build("hand25d", input_px=(56, 72))
+    trained.load_weights(folder / "best.weights.h5")
+    save_float16(trained, tmp_path / "released.weights.h5")
+    for file, heads_too in ((folder / "best_with_heads.weights.h5", True), (tmp_path / "released.weights.h5", False)):
+        config = recipe.Config(input_px="56x72", init=file)
+        network = recipe.training_network(config)
+        before = {layer.name: layer.get_weights() for layer in network.layers}
+        recipe.start(config, network)
+        for layer in trained.layers:
+            for got, expected in zip(network.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+                np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-6)
+        moved = np.abs(network.get_layer("pose").get_weights()[0] - before["pose"][0]).max() > 0
+        assert moved == heads_too
+    with pytest.raises(SystemExit, match="neither this network with its heads nor its released part"):
+        recipe.start(recipe.Config(init=folder / "best.weights.h5"), recipe.training_network(recipe.Config(kphv=0)))
 
 
 @pytest.mark.slow

@@ -7,11 +7,13 @@ python tools/make_pictures.py hands clothes backgrounds
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 import posezoo
@@ -45,6 +47,22 @@ def depth() -> Path:
         drawn.append(draw(pose.picture(pose.read(frame)), pose(frame), threshold=pose.card.score_threshold))
     write_picture(IMAGES / "pose_machines.png", np.hstack(drawn))
     return IMAGES / "pose_machines.png"
+
+
+def hand() -> Path:
+    """Rendered frames of two hands, as 'posezoo demo --model hand25d' draws them, enlarged."""
+    from posezoo.synth.hand_frames import demo_frame as two_hands
+
+    pose = posezoo.load("hand25d", runtime="tflite")
+    drawn = []
+    for seed in range(3):
+        amplitude = two_hands(seed).amplitude
+        picture, found = pose.picture(pose.read(amplitude)), pose(amplitude)
+        larger = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+        found = dataclasses.replace(found, keypoints=found.keypoints * 2 + 0.5)
+        drawn.append(draw(larger, found, threshold=pose.card.score_threshold))
+    write_picture(IMAGES / "hand25d.jpg", np.hstack(drawn))
+    return IMAGES / "hand25d.jpg"
 
 
 def hands() -> Path:
@@ -113,8 +131,6 @@ def backgrounds() -> Path:
 
     Frames of empty rooms, written as files, stand for real ones: no real frame of an empty room is free to show.
     """
-    import cv2
-
     from posezoo.synth.crowd import body_source
     from posezoo.synth.preview import coloured_depth
     from posezoo.synth.scene import Recipe, SceneSettings
@@ -148,7 +164,8 @@ def backgrounds() -> Path:
 
 SHOWN_HANDS = 10
 PICTURES: dict[str, Callable[[], Path]] = {
-    "demo": demo, "depth": depth, "hands": hands, "clothes": clothes, "motion": motion, "backgrounds": backgrounds,
+    "demo": demo, "depth": depth, "hand": hand, "hands": hands, "clothes": clothes, "motion": motion,
+    "backgrounds": backgrounds,
 }  # fmt: skip
 
 
