@@ -82,20 +82,20 @@ def test_a_table_is_measured_from_frames_to_cells(tmp_path, monkeypatch):
     """Weights made here: of table I's rows the given one and the released ones have numbers."""
     monkeypatch.setattr(tables, "RUNS", 1)
     monkeypatch.setitem(
-        tables.TABLES, "I", {name: tables.TABLES["I"][name] for name in ("mpm_1s", "mpm_2s", tables.WIDE)}
+        tables.TABLES, "I", {name: tables.TABLES["I"][name] for name in ("mpm_1s", "mpm_3s", tables.WIDE)}
     )
     keras.utils.set_random_seed(0)
     weights = tmp_path / "mine.weights.h5"
-    build("mpm_2s", input_px=96).save_weights(weights)
-    cfg = script("recipes/depth_recipes.py").DepthConfig(table="I", rows=f"mpm_2s=mpm_2s:{weights}", batch=2)
+    build("mpm_3s", input_px=96).save_weights(weights)
+    cfg = script("recipes/depth_recipes.py").DepthConfig(table="I", rows=f"mpm_3s=mpm_3s:{weights}", batch=2)
     lines = tables.report(cfg, TwoPeople(), {"input_px": 96}).splitlines()
     table = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     rows = {cells[0]: cells[1:] for cells in table}
     assert rows[""][:5] == ["network", "parameters", "GMACs", "int8 ms", "float ms"]
     assert rows["mpm_1s"][1:3] == ["99,890", "0.59"] and rows["mpm_1s"][3].endswith("(LiteRT)")
-    assert rows["mpm_2s"][3] == "not measured" and rows["mpm_2s"][4].endswith("(Keras)")
+    assert rows["mpm_3s"][3] == "not measured" and rows["mpm_3s"][4].endswith("(Keras)")
     assert rows[tables.WIDE][:6] == ["rpm_2s", "10,532,068", "43.70", "not measured", "not measured", "not trained"]
-    for row in ("mpm_1s", "mpm_2s"):
+    for row in ("mpm_1s", "mpm_3s"):
         assert all(0 <= float(cell) <= 1 for cell in rows[row][5:])
     assert "1 runs" in lines[-1]
 
