@@ -7,8 +7,8 @@
 Weights do not matter here, so files are made from untrained networks. All files and two yardsticks run interleaved on
 one thread. Decoding is timed on drawn maps of four people. Training: pictures per second of whole steps (forward,
 loss, backward, AdamW) at 256 px, batch 8, each size in a process of its own, on TensorFlow and by PyTorch's kernels in
-bfloat16 where it is installed; TensorFlow traces the larger sizes for minutes. Results are written after each part, and
---no-latency keeps the latencies of the last run.
+bfloat16 where it is installed; TensorFlow traces the larger sizes for minutes. Results are written after each part;
+--no-latency and --no-training keep what the last run measured of that part.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ def main(argv=None) -> dict:
     packages = ("ai-edge-litert", "keras", "tensorflow", "torch")
     last = arguments.out / "efficienthrnet_speed.json"
     record: dict = {"latency": [], "training": []}
-    if not arguments.latency and last.exists():
-        record = json.loads(last.read_text())
+    if not (arguments.latency and arguments.training) and last.exists():
+        record |= json.loads(last.read_text())
     if arguments.latency:
         record |= {"command": command, "threads": arguments.threads, "runs": arguments.runs}
         record["environment"] = environment(*packages)

@@ -65,7 +65,12 @@ def accuracy(card: Card, dataset: str) -> str:
 def measured(card: Card, dataset: str, precision: str, *, absent: str = "not measured") -> str:
     """One of the card's measurements of one forward pass."""
     rows = [m for m in card.accuracy if (m.precision, m.dataset, m.flip) == (precision, dataset, False)]
-    return f"{rows[0].value:.3f}" if rows and rows[0].value is not None else absent
+    return printed(rows[0].value) if rows and rows[0].value is not None else absent
+
+
+def printed(value: float) -> str:
+    """A share with three decimals, pixels with two."""
+    return f"{value:.2f}" if value > 1 else f"{value:.3f}"
 
 
 def row(card: Card, task: Task) -> tuple[str, ...]:
@@ -116,7 +121,7 @@ def hand_accuracy(record: dict) -> str:
     for row in record["rows"]:
         for part, s in row["parts"].items():
             numbers = (s["error_px"], s["pck"], s["hidden_px"], s["hands"])
-            told = ("not measured" if v is None else f"{v:.2f}" if v > 1 else f"{v:.3f}" for v in numbers)
+            told = ("not measured" if v is None else printed(v) for v in numbers)
             lines.append(f"| `{row['model']}` | {row['precision']} | {part} | {s['frames']:,} | {' | '.join(told)} |")
     return "\n".join([*lines, "", f"{record['protocol']} (`{record['command']}`)"])
 
