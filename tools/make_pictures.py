@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ import posezoo
 from posezoo.commands.common import DEFAULT_MODEL
 from posezoo.commands.demo import DEMO_PHOTOS, demo_frame
 from posezoo.inference.drawing import draw, write_picture
+from posezoo.inference.estimator import PoseModel
 from posezoo.inference.images import as_rgb
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -30,23 +32,29 @@ def demo() -> Path:
     from skimage import data
 
     pose = posezoo.load(DEFAULT_MODEL, runtime="tflite")
-    drawn = []
-    for name, box in DEMO_PHOTOS.items():
-        photo = as_rgb(getattr(data, name)())
-        drawn.append(draw(photo, pose(photo, boxes=[box]), threshold=pose.card.score_threshold))
-    write_picture(IMAGES / "demo.jpg", np.hstack(drawn))
-    return IMAGES / "demo.jpg"
+    photos = {name: as_rgb(getattr(data, name)()) for name in DEMO_PHOTOS}
+    return beside("demo.jpg", [drawn(pose, photo, boxes=[DEMO_PHOTOS[name]]) for name, photo in photos.items()])
 
 
 def depth() -> Path:
     """Two rendered frames of two people, as 'posezoo demo --model mpm_4s' draws them."""
     pose = posezoo.load("mpm_4s", runtime="tflite")
-    drawn = []
-    for seed in range(2):
-        ((frame, _),) = demo_frame(seed).values()
-        drawn.append(draw(pose.picture(pose.read(frame)), pose(frame), threshold=pose.card.score_threshold))
-    write_picture(IMAGES / "pose_machines.png", np.hstack(drawn))
-    return IMAGES / "pose_machines.png"
+    frames = [frame for seed in range(2) for frame, _ in demo_frame(seed).values()]
+    return beside("pose_machines.png", [drawn(pose, frame) for frame in frames])
+
+
+def drawn(pose: PoseModel, image: np.ndarray, *, times: int = 1, **how: Any) -> np.ndarray:
+    """What a model finds, drawn as the commands draw it, on the picture `times` as large."""
+    found = pose(image, **how)
+    picture = cv2.resize(pose.picture(pose.read(image)), None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+    found = dataclasses.replace(found, keypoints=found.keypoints * times + (times - 1) / 2)
+    return draw(picture, found, threshold=pose.card.score_threshold)
+
+
+def beside(name: str, pictures: list[np.ndarray]) -> Path:
+    """Write pictures side by side."""
+    write_picture(IMAGES / name, np.hstack(pictures))
+    return IMAGES / name
 
 
 def hand() -> Path:
@@ -54,15 +62,7 @@ def hand() -> Path:
     from posezoo.synth.hand_frames import demo_frame as two_hands
 
     pose = posezoo.load("hand25d", runtime="tflite")
-    drawn = []
-    for seed in range(3):
-        amplitude = two_hands(seed).amplitude
-        picture, found = pose.picture(pose.read(amplitude)), pose(amplitude)
-        larger = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
-        found = dataclasses.replace(found, keypoints=found.keypoints * 2 + 0.5)
-        drawn.append(draw(larger, found, threshold=pose.card.score_threshold))
-    write_picture(IMAGES / "hand25d.jpg", np.hstack(drawn))
-    return IMAGES / "hand25d.jpg"
+    return beside("hand25d.jpg", [drawn(pose, two_hands(seed).amplitude, times=2) for seed in range(3)])
 
 
 def hands() -> Path:
@@ -122,8 +122,7 @@ def portraits(name: str, people: list) -> Path:
         colour = shaded_rgb(view, np.random.default_rng(1))
         colour[view.depth == 0] = 40
         columns.append(np.vstack([colour, coloured_depth(view.depth * 1000)]))
-    write_picture(IMAGES / name, np.hstack(columns))
-    return IMAGES / name
+    return beside(name, columns)
 
 
 def backgrounds() -> Path:

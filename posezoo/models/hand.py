@@ -93,9 +93,7 @@ def channelwise_decoder(units: list, keypoints: int, *, enlarge: bool = True) ->
     x = L.UpSampling2D(2, interpolation="bilinear", name="up2")(quarter)
     # Starts as a blur: with a kernel that starts negative, a map at 1/4 turns upside down and its activation is wasted.
     blur = keras.initializers.Constant(1 / 9)
-    x = L.DepthwiseConv2D(
-        3, padding="same", use_bias=False, depthwise_initializer=blur, name="up2_conv"
-    )(x)  # fmt: skip
+    x = L.DepthwiseConv2D(3, padding="same", use_bias=False, depthwise_initializer=blur, name="up2_conv")(x)
     half = activation(STYLE.batch_norm(x, name="up2_bn"), "relu", name="up2_act")
     return quarter, half, _enlarged(half, 2 if enlarge else 1, name="heatmaps")
 
