@@ -3,6 +3,7 @@
 import json
 import subprocess
 
+import numpy as np
 import pytest
 from scripts import script
 
@@ -21,6 +22,16 @@ def entry(status="written", *, psnr=80.0, px=None, **more):
     row = {"output": "heatmaps", "kernels": "any", "psnr_db": psnr, "max_error": 0, "mean_error": 0, "levels": 99}
     gates = [{"outputs": [row], "keypoint_error": moved}] if status == "written" else []
     return {"status": status, "gates": gates, "files": {"x": {"bytes": 2000000, "sha256": "0"}}, "notes": [], **more}
+
+
+def test_pictures_have_the_size_of_the_released_network(tmp_path, monkeypatch):
+    def blank(card, data):
+        return [np.zeros((*card.input.wh[::-1], 3), np.float32)] * 2
+
+    monkeypatch.setattr(export_matrix, "real_pictures", blank)
+    job = export_matrix.make_job("efficienthrnet_lite_h-4", tmp_path)
+    assert job.pictures.shape[1:] == job.network.input_shape[1:] == (256, 256, 3)
+    assert job.card.input.wh == (256, 256)
 
 
 def test_what_tftrt_leaves_is_told():

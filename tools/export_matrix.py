@@ -41,7 +41,7 @@ from posezoo.export.job import Job
 from posezoo.export.seeded import seed_weights, smooth_pictures
 from posezoo.export.targets import TARGETS, get_target
 from posezoo.files import replacing, write_json
-from posezoo.zoo import build, info, list_models, load
+from posezoo.zoo import build, info, list_models, load, released_card
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "export-matrix.md"
@@ -50,7 +50,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "export_matrix"
 
 def make_job(name: str, shared: Path) -> Job:
     """The network with pictures: released weights and real pictures, or seeded weights and smooth ones."""
-    card = info(name)
+    card = released_card(name)
     if not card.weights:
         network = build(name)
         seed_weights(network, card)
