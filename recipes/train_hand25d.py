@@ -9,8 +9,9 @@
 
 The defaults are the paper's (Magic Leap, 2.5D hand keypoints): Adam at 1e-3 falling in a straight line to zero over 20
 epochs, and seven tasks with fixed weights; a task of weight 0 is left out with its head. `--ablate` trains the rows of
-the paper's table 1 one after another, on 20,000 frames and for 5 epochs each unless told otherwise. A killed run goes
-on where it stopped when the same command is given again.
+the paper's table 1 one after another, on 20,000 frames and for 5 epochs each unless told otherwise; `--rows 2,7` trains
+some of them, and `--backbone mobilenet_v2` rows of its table 2, which join the table of the same `--out`. A killed run
+goes on where it stopped when the same command is given again.
 
 On processors KERAS_BACKEND=torch is several times faster, with `--precision bfloat16` where the processor has it.
 """
@@ -97,6 +98,7 @@ class Config(RunConfig):
     pictures: int = option(6, "validation pictures drawn after every epoch, into the run's folder")
 
     ablate: bool = option(False, "train the rows of the paper's table 1 one after another, and write the table")
+    rows: str | None = option(None, "rows of that table to train, such as 1,2; all by default")
     ablate_frames: int = option(20_000, "training frames of each row")
     ablate_epochs: int = option(5, "epochs of each row")
 
@@ -126,34 +128,88 @@ def main(argv=None) -> Run | None:
 def ablate(cfg: Config) -> dict:
     """Train every row in a folder of its own, from where it stopped; print and write the table."""
     set_threads(cfg.threads)
-    rows = []
-    for name, tasks in ROWS.items():
+    wanted, record = chosen_rows(cfg), table_of(cfg)
+    for name in wanted:
+        tasks = ROWS[name]
         weights = {task: getattr(cfg, task) if task in tasks else 0.0 for task in WEIGHTS}
-        folder = cfg.out / "rows" / name.replace(", ", "_").replace(" ", "_")
-        row = replace(cfg, **weights, frames=cfg.ablate_frames, epochs=cfg.ablate_epochs, out=folder)
+        folder = cfg.out / "rows" / row_folder(name, cfg.backbone)
+        row = replace(cfg, **weights, frames=cfg.ablate_frames, epochs=cfg.ablate_epochs, out=folder, rows=None)
         run = Run.start_or_resume(row, folder, resume=cfg.resume)
         if run.epoch < row.epochs:
             keras.backend.clear_session()
             keras.utils.set_random_seed(cfg.seed)
             train(row, run)
         best = max(run.history, key=lambda epoch: epoch["val_minus_error"])
-        rows.append({
-            "tasks": name, "error_px": round(-best["val_minus_error"], 3), "pck": round(best["val_pck"], 4),
-            "epoch": int(best["epoch"]) + 1, "minutes": round(sum(e["seconds"] for e in run.history) / 60, 1),
-        })  # fmt: skip
-        record = {
-            "frames": cfg.ablate_frames, "epochs": cfg.ablate_epochs, "input": cfg.input, "backbone": cfg.backbone,
-            "data": cfg.data.name, "val": cfg.val.name, "val_frames": cfg.val_frames, "rows": rows,
+        done = {
+            "tasks": name, "backbone": cfg.backbone, "error_px": round(-best["val_minus_error"], 3),
+            "pck": round(best["val_pck"], 4), "epoch": int(best["epoch"]) + 1,
+            "minutes": round(sum(e["seconds"] for e in run.history) / 60, 1),
         }  # fmt: skip
+        # Read again: another process may have written rows of its own.
+        record = table_of(cfg)
+        others = [r for r in record["rows"] if (r["tasks"], r["backbone"]) != (name, cfg.backbone)]
+        record["rows"] = sorted([*others, done], key=_place)
         write_table(cfg.out, record)
     print(ablation_table(record))
     return record
 
 
+def _place(row: dict) -> tuple[int, int]:
+    """Where a row stands in the table: by its tasks, then by its backbone."""
+    return list(ROWS).index(row["tasks"]), BACKBONES.index(row["backbone"])
+
+
+def chosen_rows(cfg: Config) -> list[str]:
+    """Names of the rows that `--rows` asks for.
+
+    Raises:
+        SystemExit: No such row.
+    """
+    names = list(ROWS)
+    try:
+        numbers = [int(number) for number in cfg.rows.split(",")] if cfg.rows else range(1, len(names) + 1)
+        if not all(1 <= number <= len(names) for number in numbers):
+            raise ValueError
+    except ValueError:
+        told = "; ".join(f"{i} {name}" for i, name in enumerate(names, 1))
+        raise SystemExit(f"--rows {cfg.rows}: expected numbers such as 1,2 of these: {told}") from None
+    return [names[number - 1] for number in numbers]
+
+
+def row_folder(name: str, backbone: str) -> str:
+    """Name of a row's folder."""
+    folder = name.replace(", ", "_").replace(" ", "_")
+    return folder if backbone == "ladder" else f"{backbone}_{folder}"
+
+
+def table_of(cfg: Config) -> dict:
+    """The table as it stands in `--out`, or one without rows.
+
+    Raises:
+        SystemExit: Its rows had other frames, so that they cannot be compared with ours.
+    """
+    empty = {
+        "frames": cfg.ablate_frames, "epochs": cfg.ablate_epochs, "input": cfg.input, "data": cfg.data.name,
+        "val": cfg.val.name, "val_frames": cfg.val_frames, "rows": [],
+    }  # fmt: skip
+    path = cfg.out / "ablation.json"
+    if not path.exists():
+        return empty
+    record = json.loads(path.read_text())
+    changed = [key for key in empty if key != "rows" and record.get(key) != empty[key]]
+    if changed:
+        told = ", ".join(f"{key} was {record.get(key)!r}, now {empty[key]!r}" for key in changed)
+        raise SystemExit(f"{path} holds rows of other settings ({told}); choose another --out")
+    return record
+
+
 def ablation_table(record: dict) -> str:
     """The rows as Markdown."""
-    lines = ["| tasks | error px | PCK@0.1 | best epoch |", "|---|---:|---:|---:|"]
-    lines += [f"| {r['tasks']} | {r['error_px']:.2f} | {r['pck']:.3f} | {r['epoch']} |" for r in record["rows"]]
+    lines = ["| tasks | backbone | error px | PCK@0.1 | best epoch |", "|---|---|---:|---:|---:|"]
+    lines += [
+        f"| {r['tasks']} | {r['backbone']} | {r['error_px']:.2f} | {r['pck']:.3f} | {r['epoch']} |"
+        for r in record["rows"]
+    ]
     about = f"{record['frames']:,} frames x {record['epochs']} epochs for each row, {record['input']} input."
     return "\n".join([*lines, "", about])
 

@@ -97,8 +97,8 @@ def test_tables_of_pages_are_fresh_and_show_results(tmp_path):
         "rows": [{"model": "hand25d", "precision": "int8", "parts": {"all": scores}}], "protocol": "p.", "command": "c",
     })  # fmt: skip
     assert "| `hand25d` | int8 | all | 9 | 4.32 | 0.876 | 9.50 | not measured |" in told
-    rows = [{"tasks": "kp, ds", "error_px": 7.123, "pck": 0.5}]
+    rows = [{"tasks": "kp, ds", "backbone": "ladder", "error_px": 7.123, "pck": 0.5}]
     told = make_tables.hand_ablation(
         {"rows": rows, "frames": 20000, "epochs": 5, "input": "depth", "val_frames": 9, "val": "test"}
     )
-    assert "| kp, ds | 7.12 | 0.500 |" in told and "20,000 frames x 5 epochs" in told
+    assert "| kp, ds | `ladder` | 7.12 | 0.500 |" in told and "20,000 frames x 5 epochs" in told

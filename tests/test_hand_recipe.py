@@ -209,13 +209,12 @@ def runs(tmp_path_factory, recipe):
     """A folder with three short runs, and what they printed."""
     folder, printed = tmp_path_factory.mktemp("runs"), io.StringIO()
     smoke = ["--smoke", "--out"]
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), eagerly():
+    with contextlib.redirect_stdout(printed), eagerly():
         recipe.main([*smoke, str(folder / "all"), "--ema", "0.9"])
         depth = ("--kphv", "0", "--seg", "0", "--input", "depth", "--auxiliary", "all")
         recipe.main([*smoke, str(folder / "some"), *depth])
-        patch.setattr(recipe, "ROWS", dict(list(recipe.ROWS.items())[:2]))
         for _ in range(2):
-            recipe.main([*smoke, str(folder / "table"), "--ablate"])
+            recipe.main([*smoke, str(folder / "table"), "--ablate", "--rows", "2,1"])
             print("SEEN", (folder / "table" / "rows" / "kp" / "state.npz").stat().st_mtime_ns)
     return folder, printed.getvalue()
 
@@ -279,11 +278,30 @@ def test_the_ablation_is_a_table_and_goes_on(recipe, runs):
     seen = [line for line in printed.splitlines() if line.startswith("SEEN")]
     assert len(seen) == 2 and seen[0] == seen[1], "a row that is done is not trained again"
     record = json.loads((folder / "table" / "ablation.json").read_text())
-    assert [row["tasks"] for row in record["rows"]] == ["kp", "kp, ds"]
+    assert [(row["tasks"], row["backbone"]) for row in record["rows"]] == [("kp", "ladder"), ("kp, ds", "ladder")]
     table = (folder / "table" / "ablation.md").read_text()
     assert "| kp, ds |" in table and "4 frames x 1 epochs" in table
     assert "| kp |" in printed
     assert set(recipe.ROWS["all"]) == set(WEIGHTS)
+
+
+def test_rows_of_the_ablation_are_chosen_and_join_one_table(recipe, tmp_path):
+    assert recipe.chosen_rows(recipe.Config()) == list(recipe.ROWS)
+    assert recipe.chosen_rows(recipe.Config(rows="2, 1")) == ["kp, ds", "kp"]
+    for rows in ("0", "9", "kp", "1,"):
+        with pytest.raises(SystemExit, match=f"--rows {rows}: expected numbers such as 1,2 of these: 1 kp; 2 kp, ds;"):
+            recipe.chosen_rows(recipe.Config(rows=rows))
+    assert recipe.row_folder("kp, ds", "ladder") == "kp_ds"
+    assert recipe.row_folder("all but ds", "mobilenet_v2") == "mobilenet_v2_all_but_ds"
+    cfg = recipe.Config(out=tmp_path)
+    record = recipe.table_of(cfg)
+    row = {"tasks": "kp", "backbone": "ladder", "error_px": 9.0, "pck": 0.5, "epoch": 1}
+    recipe.write_table(tmp_path, {**record, "rows": [row]})
+    assert recipe.table_of(cfg)["rows"] == [row]
+    with pytest.raises(SystemExit, match="other settings .frames was 20000, now 7.; choose another --out"):
+        recipe.table_of(recipe.Config(out=tmp_path, ablate_frames=7))
+    places = [recipe._place({"tasks": t, "backbone": b}) for t in ("kp", "all") for b in ("ladder", "mobilenet_v2")]
+    assert places == sorted(places)
 
 
 @pytest.mark.slow

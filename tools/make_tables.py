@@ -147,9 +147,9 @@ def hand_sizes(record: dict) -> str:
 
 
 def hand_ablation(record: dict) -> str:
-    """What each task adds, as the recipe's `--ablate` measured it: the paper's table 1."""
-    lines = ["| tasks | error px | PCK@0.1 |", "|---|---:|---:|"]
-    lines += [f"| {r['tasks']} | {r['error_px']:.2f} | {r['pck']:.3f} |" for r in record["rows"]]
+    """What each task and another backbone add, as the recipe's `--ablate` measured it: the paper's tables 1 and 2."""
+    lines = ["| tasks | backbone | error px | PCK@0.1 |", "|---|---|---:|---:|"]
+    lines += [f"| {r['tasks']} | `{r['backbone']}` | {r['error_px']:.2f} | {r['pck']:.3f} |" for r in record["rows"]]
     about = (
         f"{record['frames']:,} frames x {record['epochs']} epochs for each row, {record['input']} input, best of the "
         f"epochs on {record['val_frames']:,} frames of '{record['val']}'."
