@@ -30,7 +30,10 @@ HEADS = {
 
 
 def keypoint_loss(points, logits, *, input_height: int, enlarge: bool = False):
-    """Cross-entropy between the softmax over a map's pixels and the keypoint's pixel, averaged by weight.
+    """Cross-entropy between the softmax over a map's pixels and the keypoint's pixel, summed by weight.
+
+    A sum, not a mean: every keypoint that is seen counts alike, whether its picture shows three or sixteen, and the
+    paper's weights, 20 and more for tasks of one number each, leave the keypoints most of the total.
 
     Args:
         points: `(batch, K, 3)`: x, y in input pixels and weight; 0 for hidden keypoints and missing hands.
@@ -48,16 +51,15 @@ def keypoint_loss(points, logits, *, input_height: int, enlarge: bool = False):
     column = ops.cast(ops.clip(ops.floor((points[..., 0] + 0.5) / stride), 0, times * width - 1), "int32")
     row = ops.cast(ops.clip(ops.floor((points[..., 1] + 0.5) / stride), 0, times * height - 1), "int32")
     weight = points[..., 2]
-    share = weight / ops.maximum(ops.sum(weight, axis=-1, keepdims=True), 1e-6)
     if keras.backend.backend() == "torch":
         from posezoo.training.native_losses import pixel_entropy
 
-        return pixel_entropy(logits, row, column, share, enlarge=enlarge)
+        return pixel_entropy(logits, row, column, weight, enlarge=enlarge)
     if enlarge:
         logits = ops.image.resize(logits, (2 * height, 2 * width), data_format="channels_last")
     flat = ops.reshape(logits, (-1, times**2 * height * width, logits.shape[-1]))
     at = ops.take_along_axis(flat, (row * times * width + column)[:, None, :], axis=1)[:, 0]
-    return ops.sum((ops.logsumexp(flat, axis=1) - at) * share, axis=-1)
+    return ops.sum((ops.logsumexp(flat, axis=1) - at) * weight, axis=-1)
 
 
 def visibility_loss(seen, logits):
