@@ -25,7 +25,7 @@ pytest.importorskip("openvino")
 from posezoo.export.foreign import MissingToolError, environment  # noqa: E402
 from posezoo.export.frozen import freeze  # noqa: E402
 from posezoo.export.gates import GateError  # noqa: E402
-from posezoo.export.job import Job  # noqa: E402
+from posezoo.export.job import Job, Limits  # noqa: E402
 from posezoo.export.myriad import check_float16, export_myriad, largest_activations  # noqa: E402
 from posezoo.export.onnx import UnsupportedLayerError, to_onnx  # noqa: E402
 from posezoo.export.rewrite import without_groups  # noqa: E402
@@ -145,6 +145,16 @@ def test_folder_holds_what_the_jetson_needs(tensorrt_folder):
     assert report["reports"]["model.onnx"]["opset"] == 11
     assert report["reports"]["model.onnx"]["refused"] == []
     assert report["files"]["model.onnx"]["bytes"] == (tensorrt_folder / "model.onnx").stat().st_size
+
+
+def test_folder_goes_without_int8_where_8_bits_are_too_few(mixed_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(Job, "int8", Limits(90.0))
+    made = export_tensorrt(mixed_job, tmp_path / "mixed")
+    assert not (tmp_path / "mixed" / "model_int8.onnx").exists()
+    assert made.notes[0].startswith(
+        "no model_int8.onnx: output 'heatmaps' on onnxruntime, model_int8.onnx kernels: PSNR"
+    )
+    assert list(json.loads((tmp_path / "mixed" / "report.json").read_text())["reports"]) == ["model.onnx"]
 
 
 def one_node(kind, *, inputs=(), constants=(), side=8, **attributes):

@@ -15,13 +15,15 @@ import cv2  # noqa: E402
 from posezoo import cli  # noqa: E402
 from posezoo.cards import CardError, read_card_file  # noqa: E402
 from posezoo.commands.calibration import LAYOUTS  # noqa: E402
+from posezoo.export.gates import PrecisionError  # noqa: E402
+from posezoo.export.job import Limits  # noqa: E402
 from posezoo.export.own import NetworkError, open_network  # noqa: E402
-from posezoo.export.pixels import keypoint_error, strongest  # noqa: E402
+from posezoo.export.pixels import keypoint_error, strongest, where_it_counts  # noqa: E402
 from posezoo.export.seeded import seed_weights, smooth_pictures  # noqa: E402
 from posezoo.export.targets import TARGETS, UnknownTargetError, get_target  # noqa: E402
 from posezoo.files import replacing_folder  # noqa: E402
 from posezoo.inference.runners import KerasRunner, TFLiteRunner  # noqa: E402
-from posezoo.zoo import build, changed_card, info  # noqa: E402
+from posezoo.zoo import build, changed_card, info, released_card  # noqa: E402
 
 CARD = """
 name: dog
@@ -296,6 +298,25 @@ def test_bottom_up_networks_are_compared_by_their_strongest_peaks():
     np.testing.assert_allclose(places[0, 0], [(20 + 0.5) * 8 - 0.5, (10 + 0.5) * 8 - 0.5], atol=0.01)
     assert scores.min() == 1
     assert strongest(info("compact_efficientnet_b0"), {"classes": np.zeros((1, 1000))}) is None
+
+
+def test_tags_count_where_a_keypoint_may_be():
+    card = released_card("efficienthrnet_lite_h-4")
+    low, tags = np.zeros((1, 64, 64, 17), np.float32), np.ones((1, 64, 64, 17), np.float32)
+    assert where_it_counts(card, {"heatmaps_low": low, "tags": tags}) == {}
+    low[0, 3, 5, 2] = 0.2
+    ((name, mask),) = where_it_counts(card, {"heatmaps_low": low, "tags": tags}).items()
+    assert name == "tags" and mask.shape == tags.shape and np.argwhere(mask).tolist() == [[0, 3, 5, 2]]
+    assert where_it_counts(info("mpm_1s"), {"heatmaps": low}) == {}
+
+
+@pytest.mark.parametrize("name", ["tflite", "onnx_int8"])
+def test_int8_that_is_too_rough_is_told_with_the_way_out(name, tiny_job, tmp_path, monkeypatch):
+    monkeypatch.setattr("posezoo.export.job.INT8", Limits(90.0))
+    target = TARGETS[name]
+    with pytest.raises(PrecisionError, match=r"'heatmaps' on .* at least 90.0 expected.*; .*quantize_qat.py.*int16x8"):
+        target.make(tiny_job, target.path(tmp_path, "tiny"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_are_replaced_whole_or_not_at_all(tmp_path):

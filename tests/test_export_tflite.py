@@ -21,7 +21,7 @@ from posezoo.export.flatbuffer import (  # noqa: E402
     unpacked,
 )  # fmt: skip
 from posezoo.export.foreign import MissingToolError  # noqa: E402
-from posezoo.export.gates import GateError, OutputReport, check, compare  # noqa: E402
+from posezoo.export.gates import GateError, OutputReport, PrecisionError, check, compare  # noqa: E402
 from posezoo.export.selective import layer_errors  # noqa: E402
 from posezoo.export.tflite import FLAVOURS, ConversionError, export_tflite, gate, to_tflite  # noqa: E402
 from posezoo.inference.runners import KerasRunner, RunnerError, TFLiteRunner  # noqa: E402
@@ -191,8 +191,30 @@ def test_gate_names_missing_outputs_and_nan():
 def test_gate_limits_the_largest_error():
     row = OutputReport("heatmaps", "default", psnr_db=50, max_error=0.3, mean_error=0.001, levels=200)
     check([row], min_psnr_db=40)
-    with pytest.raises(GateError, match="largest error 0.300"):
+    with pytest.raises(GateError, match="largest error 0.3 "):
         check([row], min_psnr_db=40, max_error=0.1)
+
+
+def test_gate_tells_rough_files_from_wrong_ones():
+    def row(name, psnr_db, levels=200):
+        return OutputReport(name, "default", psnr_db=psnr_db, max_error=0, mean_error=0, levels=levels)
+
+    with pytest.raises(PrecisionError, match="'tags' on default kernels: PSNR 22.0 dB, at least 30.0 expected$"):
+        check([row("heatmaps", 40), row("tags", 22)], min_psnr_db=30)
+    for wrong in (row("tags", 5), row("tags", 99, levels=2)):
+        with pytest.raises(GateError) as told:
+            check([row("heatmaps", 22), wrong], min_psnr_db=30)
+        assert not isinstance(told.value, PrecisionError)
+
+
+def test_values_that_nobody_reads_do_not_count():
+    maps = np.random.default_rng(0).normal(size=(1, 4, 4, 20))
+    read = np.zeros(maps.shape, bool)
+    read[:, :2] = True
+    got = {"tags": np.where(read, maps, 9), "heatmaps": maps + 0.1}
+    rows = compare({"tags": maps, "heatmaps": maps}, got, kernels="default", where={"tags": read})
+    assert [row.psnr_db > 100 for row in rows] == [True, False]
+    assert compare({"tags": maps}, {"tags": got["tags"]}, kernels="default")[0].psnr_db < 10
 
 
 def test_wrong_requests_are_told(tiny_network, tiny_spec, tiny_pictures):

@@ -17,7 +17,7 @@ from posezoo.cards import Card
 from posezoo.export.frozen import Frozen, freeze
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts
-from posezoo.export.pixels import KeypointError, keypoint_error
+from posezoo.export.pixels import KeypointError, keypoint_error, where_it_counts
 from posezoo.files import write_json
 from posezoo.inference.runners import KerasRunner
 from posezoo.weights import sha256
@@ -101,6 +101,11 @@ class Job:
         each = [run(picture[None]) for picture in self.pictures]
         return {name: np.concatenate([outputs[name] for outputs in each]) for name in each[0]}
 
+    @cached_property
+    def where(self) -> dict[str, np.ndarray]:
+        """Which values of the outputs count for the gates, see `posezoo.export.pixels.where_it_counts`."""
+        return where_it_counts(self.card, self.reference) if self.trained else {}
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -147,7 +152,7 @@ def agree(job: Job, run: Callable[[np.ndarray], dict[str, np.ndarray]], limits: 
         GateError: Names every output that differs too much, is nearly constant or does not react to the picture.
     """
     got = run(job.pictures)
-    rows = compare(job.reference, got, kernels=kernels)
+    rows = compare(job.reference, got, kernels=kernels, where=job.where)
     check_reacts(got, kernels=kernels)
     sizes = {name: value.size for name, value in got.items()}
     check(rows, min_psnr_db=limits.min_psnr_db, max_error=limits.max_error, sizes=sizes)

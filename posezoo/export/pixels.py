@@ -56,6 +56,24 @@ def keypoint_error(card: Card, expected: dict[str, np.ndarray], got: dict[str, n
     )
 
 
+def where_it_counts(card: Card, expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return masks of the outputs of which not every value is read: name -> bool, of the output's shape.
+
+    Tags are read where a keypoint may be. Elsewhere training leaves them free, and a network may be so unsteady there
+    that float32's own rounding shows.
+
+    Args:
+        card: Says how outputs are decoded.
+        expected: Outputs of the network, `(batch, ...)`.
+    """
+    if card.codec["type"] != "associative_embedding":
+        return {}
+    codec = make_codec(input_wh=card.input.wh, **card.codec)
+    tags = expected["tags"]
+    mask = expected["heatmaps_low"][..., : tags.shape[-1]] >= codec.detection_threshold
+    return {"tags": mask} if mask.any() else {}
+
+
 def strongest(card: Card, outputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the strongest place of every keypoint `(batch, K, 2)` in input pixels and its score `(batch, K)`.
 

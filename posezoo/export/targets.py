@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posezoo.errors import UserError
+from posezoo.export.gates import PrecisionError
 from posezoo.export.job import Job, Made
 
 
@@ -62,11 +63,17 @@ class Target:
         """Convert, gate, write.
 
         Raises:
-            GateError: The file does not agree with its network; nothing is written.
+            GateError: The file does not agree with its network; nothing is written. Where 8 bits are too few for an
+                output, the message says what to do.
             UserError: The target cannot take the network, or a tool is missing: the message says what to do.
             ImportError: A package is missing; the message says how to install it.
         """
-        return _function(self.function)(job, out, **self.options)
+        try:
+            return _function(self.function)(job, out, **self.options)
+        except PrecisionError as error:
+            if not self.int8 or not job.trained:
+                raise
+            raise PrecisionError(f"{error}; {WAY_OUT}") from error
 
     def told(self, job: Job) -> list[str]:
         """Tell what the target would make of a network, and write nothing.
@@ -84,6 +91,12 @@ def _function(dotted: str) -> Callable[..., Any]:
     module, function = dotted.rsplit(".", 1)
     return getattr(importlib.import_module(module), function)
 
+
+#: What to do about a trained network that rounding by calibration costs too much.
+WAY_OUT = (
+    "calibration with other pictures may do, else train the network to rounding (recipes/quantize_qat.py) or take a "
+    "target of 16 bits, such as tflite_int16x8 or tflite_float16"
+)
 
 _HERE = "posezoo.export"
 _LITE = f"{_HERE}.tflite_targets"

@@ -17,6 +17,7 @@ import numpy as np
 
 from posezoo.export.foreign import converter
 from posezoo.export.frozen import blame
+from posezoo.export.gates import PrecisionError
 from posezoo.export.golden import write_golden
 from posezoo.export.job import FLOAT32, Job, Made, sidecar
 from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, model_of, quantise, save_gated
@@ -173,6 +174,8 @@ def refuse(report: dict[str, Any], *, target: str, way_out: str) -> None:
 def export_tensorrt(job: Job, out: Path) -> Made:
     """Write the folder: float32 ONNX, int8 ONNX where there are calibration pictures, golden outputs, script, report.
 
+    A network for which 8 bits are too few goes without the int8 file, and the notes say so.
+
     Raises:
         UnsupportedLayerError: TensorRT, or ONNX before it, has no layer for a layer of the network.
         GateError: A file does not agree with the network; nothing is written.
@@ -187,10 +190,16 @@ def export_tensorrt(job: Job, out: Path) -> Made:
     for name, report in reports.items():
         refuse(report, target=f"TensorRT ({name})", way_out=way_out)
     with replacing_folder(out, ours="report.json") as folder:
-        agreements = tuple(
-            save_gated(model, job, folder / name, limits, kernels=f"onnxruntime, {name}")
-            for name, (model, limits) in models.items()
-        )
+        found, rough = [], []
+        for name, (model, limits) in models.items():
+            try:
+                found.append(save_gated(model, job, folder / name, limits, kernels=f"onnxruntime, {name}"))
+            except PrecisionError as error:
+                if limits is not job.int8:
+                    raise
+                rough.append(f"no {name}: {error}")
+                del reports[name]
+        agreements = tuple(found)
         write_golden(job, folder / "model.golden.npz")
         for script in ("to_tensorrt.py", "golden.py"):
             shutil.copyfile(converter(script), folder / script)
@@ -200,6 +209,7 @@ def export_tensorrt(job: Job, out: Path) -> Made:
         write_json(folder / "report.json", sidecar(job, inside, target="tensorrt", packages=packages))
     table = operator_table()
     notes = (
+        *rough,
         f"every operation is one that TensorRT {table['tensorrt']} reads, by its table; parsing is the device's",
         f"on the Jetson, in this folder: {command}",
     )

@@ -21,6 +21,7 @@ from posezoo.export.flatbuffer import add_signature, layer_of, operators, with_f
 from posezoo.export.frozen import frozen_function
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
+from posezoo.export.pixels import where_it_counts
 from posezoo.export.quantisation import quantisation_report
 from posezoo.export.ranges import RANGES
 from posezoo.export.rewrite import with_convolved_dense, with_plain_resizing
@@ -251,13 +252,14 @@ def gate_outputs(
     min_psnr_db: float = 30.0,
     max_error: float | None = None,
     others: Mapping[str, Runner] | None = None,
+    where: Mapping[str, np.ndarray] | None = None,
 ) -> list[OutputReport]:
-    """Run a file beside outputs that are known to be right; arguments and errors as `gate`."""
+    """Run a file beside outputs that are known to be right; arguments and errors as `gate` and `compare`."""
     rows, sizes = [], {name: value.size for name, value in reference.items()}
     runs: dict[str, Runner] = {k: TFLiteRunner(content, spec, kernels=k) for k in KERNELS}
     found = {kernels: run(pictures) for kernels, run in {**runs, **(others or {})}.items()}
     for kernels, got in found.items():
-        rows += compare(reference, got, kernels=kernels)
+        rows += compare(reference, got, kernels=kernels, where=where)
     check(rows, min_psnr_db=min_psnr_db, max_error=max_error, sizes=sizes)
     for kernels, got in found.items():
         check_reacts(got, kernels=kernels)
@@ -345,6 +347,7 @@ def gated(
     max_error: float | None = None,
     card: Card | None = None,
     pythons: Mapping[str, Path] | None = None,
+    where: Mapping[str, np.ndarray] | None = None,
 ) -> dict:
     """Gate a file; return what its sidecar tells.
 
@@ -357,12 +360,16 @@ def gated(
         max_error: See `gate`.
         card: See `export_tflite`.
         pythons: See `export_tflite`.
+        where: Which values count (`compare`); by default what the card says of a trained network.
 
     Raises:
         GateError: The file does not agree.
     """
     others = {name: OtherRuntime(content, spec, python) for name, python in (pythons or {}).items()}
-    rows = gate_outputs(content, reference, spec, pictures, min_psnr_db=min_psnr_db, max_error=max_error, others=others)
+    rows = gate_outputs(
+        content, reference, spec, pictures, min_psnr_db=min_psnr_db, max_error=max_error, others=others,
+        where=where_it_counts(card, reference) if where is None and card is not None else where,
+    )  # fmt: skip
     runner = TFLiteRunner(content, spec)
     return {
         "bytes": len(content),

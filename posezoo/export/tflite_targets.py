@@ -73,7 +73,7 @@ def write(
     """Gate a file on the runtimes here and in environments that are made, and write it."""
     sidecar = gated(
         content, job.reference, job.card.input, pictures=job.pictures, card=job.card, min_psnr_db=limits.min_psnr_db,
-        max_error=limits.max_error, pythons=made_environments(environments),
+        max_error=limits.max_error, pythons=made_environments(environments), where=job.where,
     )  # fmt: skip
     sidecar |= {"weights": job.told_weights, **record}
     files = [out, out.with_name(out.name + ".json")]
