@@ -40,7 +40,8 @@ class Limits:
 
 
 #: Files that compute in float32, in float16 or with float16 weights, and in int8.
-FLOAT32, FLOAT16, INT8 = Limits(80.0, 1e-4), Limits(50.0, 0.03), Limits(30.0)
+#: Float32's own rounding moves single values of tags, the least steady outputs, by 1.4e-4 of their range.
+FLOAT32, FLOAT16, INT8 = Limits(80.0, 5e-4), Limits(50.0, 0.03), Limits(30.0)
 #: Where the weights are random each layer amplifies what rounding did before it; the float32 file of the same graph is
 #: held to `FLOAT32`.
 FLOAT16_UNTRAINED, INT8_UNTRAINED = Limits(40.0, 0.1), Limits(18.0)
