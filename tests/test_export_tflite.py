@@ -215,6 +215,9 @@ def test_values_that_nobody_reads_do_not_count():
     rows = compare({"tags": maps, "heatmaps": maps}, got, kernels="default", where={"tags": read})
     assert [row.psnr_db > 100 for row in rows] == [True, False]
     assert compare({"tags": maps}, {"tags": got["tags"]}, kernels="default")[0].psnr_db < 10
+    few = np.zeros(maps.shape, bool)
+    few[0, 0, 0, :2] = True
+    assert compare({"tags": maps}, {"tags": maps}, kernels="default", where={"tags": few})[0].levels == maps.size
 
 
 def test_wrong_requests_are_told(tiny_network, tiny_spec, tiny_pictures):

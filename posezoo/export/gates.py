@@ -72,6 +72,7 @@ def compare(
             raise GateError(f"output '{name}' is {value.shape}, expected {expected.shape}")
         if not np.isfinite(value).all():
             raise GateError(f"output '{name}' holds NaN or infinity on {kernels} kernels")
+        levels = int(np.unique(value).size)
         if where and name in where:
             value, expected = value[where[name]], expected[where[name]]
         difference = np.abs(value - expected)
@@ -80,7 +81,7 @@ def compare(
         rows.append(
             OutputReport(
                 name, kernels, float(-20 * np.log10(max(error, 1e-9))), float(difference.max() / span),
-                float(difference.mean() / span), int(np.unique(value).size),
+                float(difference.mean() / span), levels,
             )
         )  # fmt: skip
     return rows

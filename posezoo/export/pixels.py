@@ -57,10 +57,10 @@ def keypoint_error(card: Card, expected: dict[str, np.ndarray], got: dict[str, n
 
 
 def where_it_counts(card: Card, expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return masks of the outputs of which not every value is read: name -> bool, of the output's shape.
+    """Return masks of the outputs of which not every value counts: name -> bool, of the output's shape.
 
-    Tags are read where a keypoint may be. Elsewhere training leaves them free, and a network may be so unsteady there
-    that float32's own rounding shows.
+    Grouping starts from tags where a keypoint may be. Elsewhere training leaves them free, and a network may be so
+    unsteady there that float32's own rounding shows.
 
     Args:
         card: Says how outputs are decoded.
