@@ -11,6 +11,7 @@ something is missing. Engines fit the device and the TensorRT version that built
 
 import argparse
 import ctypes
+import json
 import sys
 import time
 from pathlib import Path
@@ -188,6 +189,15 @@ def latency_ms(engine, runs):
     return 1000 * sorted(times[10:])[runs // 2]
 
 
+def why_missing(folder, name):
+    """What to do about a file that the folder lacks."""
+    report = folder / "report.json"
+    left_out = json.loads(report.read_text()).get("left out", {}) if report.exists() else {}
+    if name in left_out:
+        return f"the export left it out ({left_out[name]}); take --precision fp16"
+    return "write the folder with: posezoo export MODEL --to tensorrt -o FOLDER"
+
+
 def convert(folder, precision, out, workspace_mib, runs, trt=None, cuda=None):
     """Build, compare, and only then keep an engine.
 
@@ -197,7 +207,7 @@ def convert(folder, precision, out, workspace_mib, runs, trt=None, cuda=None):
     onnx = folder / ("model_int8.onnx" if precision == "int8" else "model.onnx")
     for path in (onnx, folder / "model.golden.npz"):
         if not path.exists():
-            raise Problem(f"{path} is missing; write the folder with: posezoo export MODEL --to tensorrt -o FOLDER")
+            raise Problem(f"{path} is missing; {why_missing(folder, path.name)}")
     golden = Golden(str(folder / "model.golden.npz"))
     trt = trt or import_tensorrt()
     content = build(trt, onnx, precision, workspace_mib)

@@ -154,7 +154,16 @@ def test_folder_goes_without_int8_where_8_bits_are_too_few(mixed_job, tmp_path, 
     assert made.notes[0].startswith(
         "no model_int8.onnx: output 'heatmaps' on onnxruntime, model_int8.onnx kernels: PSNR"
     )
-    assert list(json.loads((tmp_path / "mixed" / "report.json").read_text())["reports"]) == ["model.onnx"]
+    report = json.loads((tmp_path / "mixed" / "report.json").read_text())
+    assert list(report["reports"]) == ["model.onnx"]
+    assert "PSNR" in report["left out"]["model_int8.onnx"]
+
+
+def test_script_on_the_jetson_says_why_there_is_no_int8_file(to_tensorrt, mixed_job, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Job, "int8", Limits(90.0))
+    export_tensorrt(mixed_job, tmp_path / "mixed")
+    assert to_tensorrt.main([str(tmp_path / "mixed"), "--precision", "int8"]) == 2
+    assert "the export left it out (output 'heatmaps'" in capsys.readouterr().err
 
 
 def one_node(kind, *, inputs=(), constants=(), side=8, **attributes):

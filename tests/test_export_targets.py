@@ -319,6 +319,16 @@ def test_int8_that_is_too_rough_is_told_with_the_way_out(name, tiny_job, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name, limits", [("tensorrt", "FLOAT32"), ("tflite_int16x8", "INT8")])
+def test_way_out_of_8_bits_is_not_told_of_other_files(name, limits, tiny_job, tmp_path, monkeypatch):
+    for module in ("job", "tensorrt", "tflite_targets"):
+        monkeypatch.setattr(f"posezoo.export.{module}.{limits}", Limits(300.0), raising=False)
+    target = TARGETS[name]
+    with pytest.raises(PrecisionError) as told:
+        target.make(tiny_job, target.path(tmp_path, "tiny"))
+    assert "quantize_qat" not in str(told.value)
+
+
 def test_folders_are_replaced_whole_or_not_at_all(tmp_path):
     target = tmp_path / "deep" / "folder"
     with replacing_folder(target, ours="a") as work:

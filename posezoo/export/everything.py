@@ -134,7 +134,7 @@ def _make(target: Target, job: Job, folder: Path, key: str) -> Outcome:
     try:
         if target.environment:
             environment(target.environment)
-        if target.int8 and not len(job.calibration):
+        if target.needs_calibration and not len(job.calibration):
             raise MissingToolError("no calibration pictures: give some with --calibration or --data")
         made = target.make(job, target.path(folder, job.card.name))
     except (MissingToolError, ImportError) as error:

@@ -35,7 +35,8 @@ class Target:
         ending: What follows the model's name in the main file's; with a `/` at its end the target is a folder.
         function: Dotted name of a function of a `Job` and the main file's path that converts, gates and writes.
         options: Its keyword arguments.
-        int8: Whether it needs calibration pictures.
+        int8: Whether its file computes in 8 bits, for which it needs calibration pictures.
+        calibrated: Whether it needs them for something else.
         environment: What of `converters/environments/` it needs; exporting everything leaves the target out where that
             is not made.
         check: Dotted name of a function of a `Job` that only tells what the target would make of it, in lines.
@@ -47,8 +48,14 @@ class Target:
     function: str
     options: Mapping[str, Any] = field(default_factory=dict)
     int8: bool = False
+    calibrated: bool = False
     environment: str = ""
     check: str = ""
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it needs calibration pictures."""
+        return self.int8 or self.calibrated
 
     @property
     def suffix(self) -> str:
@@ -126,7 +133,7 @@ TARGETS: dict[str, Target] = {
             "_int16x8.tflite",
             f"{_LITE}.tflite",
             {"precision": "int16x8"},
-            int8=True,
+            calibrated=True,
         ),
         Target(
             "tflite_dynamic",
@@ -160,9 +167,13 @@ TARGETS: dict[str, Target] = {
         Target("myriad", "Myriad X blob", ".blob", f"{_HERE}.myriad.export_myriad", environment="myriad"),
         Target("saved_model", "SavedModel", "_saved_model/", f"{_HERE}.saved_model.export_saved_model"),
         Target(
-            "tensorrt", "folder for TensorRT on a Jetson", "_tensorrt/", f"{_HERE}.tensorrt.export_tensorrt", int8=True
+            "tensorrt",
+            "folder for TensorRT on a Jetson",
+            "_tensorrt/",
+            f"{_HERE}.tensorrt.export_tensorrt",
+            calibrated=True,
         ),
-        Target("tftrt", "folder for TF-TRT", "_tftrt/", f"{_HERE}.tftrt.export_tftrt", int8=True),
+        Target("tftrt", "folder for TF-TRT", "_tftrt/", f"{_HERE}.tftrt.export_tftrt", calibrated=True),
     )
 }
 

@@ -174,7 +174,7 @@ def refuse(report: dict[str, Any], *, target: str, way_out: str) -> None:
 def export_tensorrt(job: Job, out: Path) -> Made:
     """Write the folder: float32 ONNX, int8 ONNX where there are calibration pictures, golden outputs, script, report.
 
-    A network for which 8 bits are too few goes without the int8 file, and the notes say so.
+    A network for which 8 bits are too few goes without the int8 file, and the notes and report.json say why.
 
     Raises:
         UnsupportedLayerError: TensorRT, or ONNX before it, has no layer for a layer of the network.
@@ -190,26 +190,27 @@ def export_tensorrt(job: Job, out: Path) -> Made:
     for name, report in reports.items():
         refuse(report, target=f"TensorRT ({name})", way_out=way_out)
     with replacing_folder(out, ours="report.json") as folder:
-        found, rough = [], []
+        found, left_out = [], {}
         for name, (model, limits) in models.items():
             try:
                 found.append(save_gated(model, job, folder / name, limits, kernels=f"onnxruntime, {name}"))
             except PrecisionError as error:
                 if name == "model.onnx":
                     raise
-                rough.append(f"no {name}: {error}")
+                left_out[name] = str(error)
                 del reports[name]
         agreements = tuple(found)
         write_golden(job, folder / "model.golden.npz")
         for script in ("to_tensorrt.py", "golden.py"):
             shutil.copyfile(converter(script), folder / script)
         command = "python3 to_tensorrt.py --precision fp16"
-        inside = Made(tuple(sorted(folder.iterdir())), agreements, {"reports": reports, "on the device": command})
+        details = {"reports": reports, "left out": left_out, "on the device": command}
+        inside = Made(tuple(sorted(folder.iterdir())), agreements, details)
         packages = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime")
         write_json(folder / "report.json", sidecar(job, inside, target="tensorrt", packages=packages))
     table = operator_table()
     notes = (
-        *rough,
+        *(f"no {name}: {why}" for name, why in left_out.items()),
         f"every operation is one that TensorRT {table['tensorrt']} reads, by its table; parsing is the device's",
         f"on the Jetson, in this folder: {command}",
     )
