@@ -24,7 +24,7 @@ def pixel_entropy(
         weight: Of each map `(batch, K)`; it has no gradient.
         enlarge: Whether the softmax is over the bilinear map of twice the size; row and column count its pixels.
     """
-    return _PixelEntropy.apply(logits, row.long(), column.long(), weight, enlarge)
+    return _PixelEntropy.apply(logits, row.long(), column.long(), torch.as_tensor(weight), enlarge)
 
 
 def class_entropy(logits: torch.Tensor, labels: torch.Tensor, *, unknown: int) -> torch.Tensor:
@@ -68,17 +68,20 @@ class _PixelEntropy(torch.autograd.Function):
     def forward(ctx, logits, row, column, weight, enlarge):
         logits = logits.detach()
         batch, height, width, joints = logits.shape
-        gradient = torch.empty_like(logits)
-        maps, slope = torch.empty((2, joints, height, width))
-        top, total = torch.empty((2, batch, joints))
-        one_picture = _Enlarged(maps) if enlarge else _plain
+        gradient = torch.zeros_like(logits)
+        top, total = torch.zeros(batch, joints), torch.ones(batch, joints)
         for i, picture in enumerate(logits):
-            maps.copy_(picture.permute(2, 0, 1))
-            torch.amax(maps.flatten(1), 1, out=top[i])
-            maps -= top[i, :, None, None]
-            one_picture(maps, total[i], slope)
-            slope *= (weight[i] / total[i])[:, None, None]
-            gradient[i].permute(2, 0, 1).copy_(slope)
+            # Maps without weight, of a hand that is missing for one, cost nothing.
+            (counts,) = weight[i].nonzero(as_tuple=True)
+            if not len(counts):
+                continue
+            maps = picture.permute(2, 0, 1)[counts].float().contiguous()
+            slope, largest, sums = torch.empty_like(maps), maps.flatten(1).amax(1), maps.new_empty(len(counts))
+            maps -= largest[:, None, None]
+            (_Enlarged(maps) if enlarge else _plain)(maps, sums, slope)
+            slope *= (weight[i, counts] / sums)[:, None, None]
+            gradient[i].permute(2, 0, 1).index_copy_(0, counts, slope.to(gradient.dtype))
+            top[i, counts], total[i, counts] = largest, sums
         at = torch.zeros_like(total)
         pictures, maps_of = torch.arange(batch)[:, None], torch.arange(joints)
         for (y, share_y), (x, share_x) in itertools.product(
