@@ -132,7 +132,7 @@ def test_released_files_are_calibrated_on_the_same(monkeypatch, stick_figures):
         seen.append((type(crops), limit))
         return ["picture"]
 
-    def stop(name, weights, calibration):
+    def stop(name, weights, calibration, recipe):
         seen.append((name, calibration))
         raise SystemExit
 
@@ -148,7 +148,7 @@ def test_released_files_are_calibrated_on_the_same(monkeypatch, stick_figures):
 def test_weights_are_released_alone_or_with_pictures_for_int8(monkeypatch, capsys):
     release, seen = script("tools/release.py"), []
 
-    def stop(name, weights, calibration):
+    def stop(name, weights, calibration, recipe):
         seen.append(calibration)
         raise SystemExit
 
@@ -196,6 +196,9 @@ def test_an_int8_file_of_training_joins_released_weights(monkeypatch, tmp_path, 
     assert card["recipe"] == "train" and card["weights"]["float16"]["recipe"] == "train"
     made = card["weights"]["int8"]
     assert (packaged / made["file"]).read_bytes() == b"int8" and made["bytes"] == 4 and made["recipe"] == recipe
+    release.on_card(PEOPLE, {"float16": release.entry(file, "train more")})
+    card = yaml.safe_load((cards / f"{PEOPLE}.yaml").read_text())
+    assert card["recipe"] == "train more" and list(card["weights"]) == ["float16"]
     for incomplete in (command[:3], [*command, "--data", "x", "weights.h5"][:1]):
         with pytest.raises(SystemExit):
             release.main(incomplete)

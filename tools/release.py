@@ -31,13 +31,14 @@ from posezoo.weights import PACKAGED, save_float16, sha256
 from posezoo.zoo import build_released, released_card
 
 
-def release(name: str, trained: Path, calibration: Sequence[np.ndarray]) -> dict[str, dict]:
+def release(name: str, trained: Path, calibration: Sequence[np.ndarray], recipe: str) -> dict[str, dict]:
     """Write the files of one model into the package; return their card entries.
 
     Args:
         name: The model.
         trained: Its weights.
         calibration: Pictures for the int8 file; without any there is none.
+        recipe: The command that trained the weights.
     """
     card = released_card(name)
     network = build_released(name)
@@ -55,7 +56,7 @@ def release(name: str, trained: Path, calibration: Sequence[np.ndarray]) -> dict
             for row in sidecar["gates"]:
                 print(f"  {row['output']} on {row['kernels']} kernels: PSNR {row['psnr_db']:.1f} dB")
         made = {precision: path.replace(PACKAGED / path.name) for precision, path in made.items()}
-    return {precision: entry(path, card.recipe) for precision, path in made.items()}
+    return {precision: entry(path, recipe) for precision, path in made.items()}
 
 
 def release_trained_int8(name: str, file: Path, recipe: str) -> dict[str, dict]:
@@ -114,24 +115,24 @@ def main(argv=None) -> None:
             parser.error("--data is needed to calibrate the int8 file; --no-int8 releases float16 weights alone")
         crops = training_examples(released_card(arguments.model), arguments.data, dataset=arguments.dataset)
         calibration = person_crops(crops, limit=arguments.pictures)
-    entries = release(arguments.model, arguments.weights, calibration)
-    on_card(arguments.model, entries, recipe=arguments.recipe)
+    recipe = arguments.recipe or released_card(arguments.model).recipe
+    on_card(arguments.model, release(arguments.model, arguments.weights, calibration, recipe))
 
 
-def on_card(name: str, entries: dict[str, dict], *, recipe: str | None = None) -> None:
-    """Write the entries of released files on a model's card, all of them where weights are among them.
+def on_card(name: str, entries: dict[str, dict]) -> None:
+    """Write the entries of released files on a model's card.
 
     Args:
         name: The model.
-        entries: Precision -> what the card says of its file.
-        recipe: The command that trained the weights, where it is another than the card's.
+        entries: Precision -> what the card says of its file. Weights bring their recipe, and files made from other
+            weights go.
     """
     path = FOLDER / f"{name}.yaml"
     values = yaml.safe_load(path.read_text())
-    if recipe:
-        values["recipe"] = recipe
-        entries = {precision: {**each, "recipe": recipe} for precision, each in entries.items()}
-    values["weights"] = entries if "float16" in entries else {**values["weights"], **entries}
+    if "float16" in entries:
+        values |= {"recipe": entries["float16"]["recipe"], "weights": entries}
+    else:
+        values["weights"] = {**values["weights"], **entries}
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110))
     print(f"{name}: {sum(e['bytes'] for e in entries.values()) / 1e6:.1f} MB released")
 
