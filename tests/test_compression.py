@@ -23,6 +23,7 @@ from posezoo.cards import read_card  # noqa: E402
 from posezoo.compression import keras2  # noqa: E402
 from posezoo.compression.keras2 import BridgeError, rebuild  # noqa: E402
 from posezoo.compression.qat import QuantisedTwin, lonely, stored  # noqa: E402
+from posezoo.export.flatbuffer import unpacked  # noqa: E402
 from posezoo.export.gates import compare  # noqa: E402
 from posezoo.export.seeded import seed_weights  # noqa: E402
 from posezoo.export.tflite import operators, to_tflite  # noqa: E402
@@ -123,6 +124,8 @@ def test_int8_file_of_a_twin_is_pure_and_computes_what_the_twin_computes(named):
     simulated = {k: np.asarray(v) for k, v in twin.model(normalise(pictures, spec), training=False).items()}
     content = to_tflite(twin.model, spec, trained_ranges=True)
     assert not [op for op in operators(content) if op.startswith("DEQUANTIZE")]
+    tensors = [tensor.name.decode() for tensor in unpacked(content).subgraphs[0].tensors]
+    assert not [name for name in tensors if "quant_" in name or ";" in name]
     for row in compare(simulated, TFLiteRunner(content, spec, kernels="builtin")(pictures), kernels="builtin"):
         assert row.psnr_db > 35, row
     for row in compare(

@@ -17,6 +17,8 @@ IDENTIFIER = b"TFL3"
 #: Alignment of constants that the schema asks for.
 ALIGNMENT = 16
 SIGNATURE = "serving_default"
+#: What stands before the name of a layer that was trained to round.
+ROUNDED = "quant_"
 
 
 class FileError(UserError, ValueError):
@@ -173,6 +175,11 @@ def name_tensors(model: Any, layers: Collection[str]) -> None:
                 tensor.name = unique(f"{own}/{place}" if own else _text(tensor.name))
 
 
+def layer_names(network: Any) -> list[str]:
+    """Names of a network's layers, as in the network that it is the quantisation-aware twin of."""
+    return [layer.name.removeprefix(ROUNDED) for layer in network.layers]
+
+
 def layer_of(tensor: str, layers: Collection[str]) -> str | None:
     """Return the layer that a tensor's name comes from.
 
@@ -182,7 +189,7 @@ def layer_of(tensor: str, layers: Collection[str]) -> str | None:
         layers: Names of the network's layers.
     """
     for path in tensor.split(";"):
-        plain = re.sub(r"(^|/)quant_", r"\1", path)
+        plain = re.sub(rf"(^|/){ROUNDED}", r"\1", path)
         if (found := blame(plain, tuple(layers))) != plain:
             return found
     return path if (path := tensor.split(";")[0]) in layers else None

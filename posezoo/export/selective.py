@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posezoo.export.flatbuffer import layer_of, schema, unpacked
+from posezoo.export.flatbuffer import layer_names, layer_of, schema, unpacked
 from posezoo.export.ranges import with_least_error
 from posezoo.inference.runners import normalise
 
@@ -117,7 +117,7 @@ def layer_errors(
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([normalise(p[None], spec)] for p in calibration)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    layers = [layer.name for layer in network.layers]
+    layers = layer_names(network)
     shown = [normalise(p[None], spec) for p in pictures]
     debugger = _debugger(converter, lambda: ([x] for x in shown))
     table = io_module.StringIO()

@@ -17,7 +17,7 @@ import numpy as np
 
 from posezoo.errors import UserError
 from posezoo.export.elsewhere import OtherRuntime
-from posezoo.export.flatbuffer import add_signature, layer_of, operators, with_float_kernels
+from posezoo.export.flatbuffer import add_signature, layer_names, layer_of, operators, with_float_kernels
 from posezoo.export.frozen import frozen_function
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
@@ -110,7 +110,7 @@ def to_tflite(
         precision = "int8" if pictures is not None or trained_ranges else "float32"
         io = io if precision == "int8" else None
     io = _checked(precision, io, pictures, trained_ranges)
-    layers, keep_float = [layer.name for layer in network.layers], list(keep_float)
+    layers, keep_float = layer_names(network), list(keep_float)
     if keep_float and (precision != "int8" or trained_ranges):
         raise ValueError("keep_float is for int8 files that calibration makes")
     if ranges not in RANGES:
