@@ -85,6 +85,7 @@ torch.manual_seed(0)
 x = (3 * torch.randn(3, 10, 14, 4)).requires_grad_()
 row, column, weight = torch.randint(0, 20, (3, 4)), torch.randint(0, 28, (3, 4)), torch.rand(3, 4)
 row[0], column[0], row[1], column[1] = 0, 0, 19, 27
+weight[0, 2], weight[2] = 0, 0  # a hidden keypoint, and a picture without any
 upstream = torch.rand(3)
 for enlarge in (True, False):
     r, c = (row, column) if enlarge else (row // 2, column // 2)
