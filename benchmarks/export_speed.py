@@ -1,17 +1,19 @@
 """Size and latency of a model's files in float and int8 on LiteRT, onnxruntime and OpenVINO, and how long they take.
 
     python benchmarks/export_speed.py --models mpm_1s mobilenet_split_224
-    python benchmarks/export_speed.py --folder exported                 # files that 'posezoo export --all' left
+    python benchmarks/export_speed.py --folder exported                 # keeps the files there
 
 Files are made by the registry of export targets, gated, and kept in --folder: a second run makes only what is missing.
-Models without released weights are built with seeded ones, whose speed is the same. What is timed is a picture in and
-named float maps out, all files of a model interleaved, one picture at a time.
+Every network has seeded weights and smooth pictures, whose times and sizes are those of trained ones: nothing need be
+downloaded, and no range costs a file its gate. What is timed is a picture in and named float maps out, all files of a
+model interleaved, one picture at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shlex
 import tempfile
 from functools import partial
@@ -29,7 +31,6 @@ from posezoo.export.job import Job
 from posezoo.export.seeded import seed_weights, smooth_pictures
 from posezoo.export.targets import TARGETS, get_target
 from posezoo.inference.runners import OnnxRunner, OpenVinoRunner, TFLiteRunner
-from posezoo.weights import fetch
 from posezoo.zoo import build_released, released_card
 
 #: Suffix of a main file -> its runtime's name and class.
@@ -49,15 +50,11 @@ PICTURES = 8
 
 
 def job_of(name: str) -> Job:
-    """A network with released or seeded weights, and pictures."""
-    card = released_card(name)
-    network = build_released(name)
+    """A network as its released weights were made, with seeded ones, and pictures."""
+    card, network = released_card(name), build_released(name)
+    seed_weights(network, card)
     pictures = smooth_pictures(card, PICTURES)
-    if trained := "float16" in card.weights:
-        network.load_weights(fetch(card.weights["float16"]))
-    else:
-        seed_weights(network, card)
-    return Job(network, card, pictures[:2], list(pictures), trained)
+    return Job(network, card, pictures[:2], list(pictures), trained=False)
 
 
 def files_of(name: str, folder: Path, targets: list[str]) -> dict[str, dict[str, Any]]:
@@ -67,6 +64,12 @@ def files_of(name: str, folder: Path, targets: list[str]) -> dict[str, dict[str,
         print(f"  {outcome.status:9} {outcome.target:16} {outcome.entry['seconds']:.1f} s", flush=True)
     made = json.loads((folder / MANIFEST).read_text())["models"][name]["targets"]
     return {target: made[target] for target in targets if target in made}
+
+
+def peak_gb() -> float:
+    """The most memory that this process, or one that it started, took so far."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(one).ru_maxrss for one in who) / 1e6
 
 
 def main_file(entry: dict[str, Any], folder: Path) -> Path:
@@ -89,7 +92,7 @@ def measured(name: str, folder: Path, targets: list[str], *, runs: int, threads:
     """Rows of one model."""
     print(name, flush=True)
     entries = files_of(name, folder, targets)
-    card = posezoo.info(name)
+    card = released_card(name)
     times = measure(contenders(card, entries, folder, threads), runs=runs, warm_up=min(runs, 5))
     float_of = {int8: full for full, int8 in PAIRS.values()}
     rows = []
@@ -124,8 +127,8 @@ def markdown(record: dict[str, Any]) -> str:
     missing = [f"- {r['model']}, {r['target']}: {r['status']}, {r['reason']}" for r in record["rows"] if "ms" not in r]
     about = (
         f"Medians of {record['runs']} interleaved runs on {record['threads']} thread(s), from picture to float maps; "
-        f"'made in' is conversion with all gates. Made by `{record['command']}` on "
-        f"{machine_line(record['environment'])}.\n"
+        f"'made in' is conversion with all gates, for which {record['peak_gb']:.1f} GB were enough. "
+        f"Made by `{record['command']}` on {machine_line(record['environment'])}.\n"
     )
     page = ["# Exported files: size and latency\n", about, markdown_table(columns, rows)]
     return "\n".join([*page, *(["\nNot timed:\n", *missing] if missing else [])])
@@ -160,7 +163,7 @@ def main(argv=None) -> dict:
         ]
     record = {
         "command": shlex.join(command), "threads": arguments.threads, "runs": arguments.runs, "environment": begin,
-        "rows": rows,
+        "peak_gb": round(peak_gb(), 2), "rows": rows,
     }  # fmt: skip
     write_results(arguments.out, "export_speed", record, markdown(record))
     left_out = sum(row["status"] == LEFT_OUT for row in rows)

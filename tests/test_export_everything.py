@@ -120,6 +120,24 @@ def test_what_is_damaged_or_out_of_date_is_made_again(tiny_job, tmp_path, spoil)
     assert statuses(job, tmp_path, [again]) == [KEPT]
 
 
+@pytest.mark.parametrize(("trained", "status"), [(True, WRITTEN), (False, KEPT)])
+def test_moments_that_seeding_measured_do_not_count(tiny_job, tmp_path, trained, status):
+    import dataclasses
+
+    import keras
+
+    network = keras.models.clone_model(tiny_job.network)
+    network.set_weights(tiny_job.network.get_weights())
+    job = dataclasses.replace(tiny_job, network=network, trained=trained)
+    statuses(job, tmp_path, [GOOD])
+    mean = next(weight for weight in network.non_trainable_weights if weight.name == "moving_mean")
+    mean.assign(mean + 1e-6)
+    assert statuses(job, tmp_path, [GOOD]) == [status]
+    kernel = network.trainable_weights[0]
+    kernel.assign(kernel + 1e-6)
+    assert statuses(job, tmp_path, [GOOD]) == [WRITTEN]
+
+
 def test_interrupted_run_goes_on_where_it_stopped(tiny_job, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         export_everything(tiny_job, tmp_path, targets=[GOOD, target("other", "interrupted")])

@@ -19,7 +19,7 @@ def benchmark(monkeypatch, tiny_job):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     module = importlib.import_module("export_speed")
     monkeypatch.setattr(module, "job_of", lambda name: tiny_job)
-    monkeypatch.setattr(posezoo, "info", lambda name: tiny_job.card)
+    monkeypatch.setattr(module, "released_card", lambda name: tiny_job.card)
     monkeypatch.setattr(posezoo, "list_models", lambda **options: ["tiny"])
     return module
 
