@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ pytest.importorskip("tensorflow")
 import cv2  # noqa: E402
 
 from posezoo import cli  # noqa: E402
-from posezoo.cards import CardError, read_card_file  # noqa: E402
+from posezoo.cards import CardError, WeightFile, read_card_file  # noqa: E402
 from posezoo.commands.calibration import LAYOUTS  # noqa: E402
 from posezoo.export.gates import PrecisionError  # noqa: E402
 from posezoo.export.job import Limits  # noqa: E402
@@ -317,6 +318,25 @@ def test_int8_that_is_too_rough_is_told_with_the_way_out(name, tiny_job, tmp_pat
     with pytest.raises(PrecisionError, match=r"'heatmaps' on .* at least 90.0 expected.*; .*quantize_qat.py.*int16x8"):
         target.make(tiny_job, target.path(tmp_path, "tiny"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision, told", [("int8", True), ("int16x8", False)])
+def test_the_command_tells_the_way_out_of_8_bits(dog, capsys, monkeypatch, precision, told):
+    monkeypatch.chdir(dog)
+    monkeypatch.setattr("posezoo.export.job.INT8", Limits(300.0))
+    command = f"export dog.keras --card dog.yaml --precision {precision} --calibration pictures -o out.tflite"
+    assert cli.main(command.split()) == 2
+    error = capsys.readouterr().err
+    assert "nothing written: " in error and ("quantize_qat" in error) == told
+    assert not (dog / "out.tflite").exists()
+
+
+def test_a_released_int8_file_is_a_way_out(tiny_job, tmp_path, monkeypatch):
+    monkeypatch.setattr("posezoo.export.job.INT8", Limits(90.0))
+    released = {"int8": WeightFile("tiny_int8.tflite", 1, "0" * 64, "python recipe.py")}
+    job = replace(tiny_job, card=replace(tiny_job.card, weights=released))
+    with pytest.raises(PrecisionError, match="else take the released tiny_int8.tflite, train the network"):
+        TARGETS["tflite"].make(job, tmp_path / "tiny.tflite")
 
 
 @pytest.mark.parametrize("name, limits", [("tensorrt", "FLOAT32"), ("tflite_int16x8", "INT8")])

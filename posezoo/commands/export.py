@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +175,7 @@ def export_job(arguments: argparse.Namespace) -> Job:
     if not own:
         changes = changes_of(arguments.model, changes, own_weights=not trained or arguments.weights != "default")
     card = described(arguments, changes)
-    count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 200)
+    count = arguments.pictures or (8 if card.size.get("macs", 0) > LARGE_MACS else 100)
     # Pictures before the network: what does not fit is told at once.
     if not trained and not (arguments.data or arguments.calibration):
         pictures = list(smooth_pictures(card, min(count, 8)))
@@ -227,9 +228,10 @@ def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) 
 
 def export_tflite_file(job: Job, arguments: argparse.Namespace, out: Path) -> dict:
     """Write a gated TFLite file of the precision and types asked for; return its sidecar."""
-    from posezoo.export.tflite_targets import tflite
+    from posezoo.export.targets import get_target
 
-    made = tflite(job, out, precision=arguments.precision, io=arguments.io)
+    precision = {"precision": arguments.precision, "io": arguments.io}
+    made = replace(get_target("tflite"), options=precision, int8=arguments.precision == "int8").make(job, out)
     sidecar = json.loads(out.with_name(out.name + ".json").read_text())
     rows = [
         (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"])
@@ -292,7 +294,7 @@ def add_to(command: Command) -> None:
         help="train, val, test or all, as the data have them (default: %(default)s)",
     )
     parser.add_argument(
-        "--pictures", type=int, help="how many of them to use (default: 200, or 8 for networks above 10 GMACs)"
+        "--pictures", type=int, help="how many of them to use (default: 100, or 8 for networks above 10 GMACs)"
     )
     parser.add_argument("--gate-pictures", type=int, default=8, help="how many the gates run (default: %(default)s)")
     parser.add_argument(

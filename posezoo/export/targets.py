@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from posezoo.cards import Card
 from posezoo.errors import UserError
 from posezoo.export.gates import PrecisionError
 from posezoo.export.job import Job, Made
@@ -80,7 +81,7 @@ class Target:
         except PrecisionError as error:
             if not self.int8 or not job.trained:
                 raise
-            raise PrecisionError(f"{error}; {WAY_OUT}") from error
+            raise PrecisionError(f"{error}; {_way_out(job.card)}") from error
 
     def told(self, job: Job) -> list[str]:
         """Tell what the target would make of a network, and write nothing.
@@ -99,11 +100,14 @@ def _function(dotted: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
-#: What to do about a trained network that rounding by calibration costs too much.
-WAY_OUT = (
-    "calibration with other pictures may do, else train the network to rounding (recipes/quantize_qat.py) or take a "
-    "target of 16 bits, such as tflite_int16x8 or tflite_float16"
-)
+def _way_out(card: Card) -> str:
+    """What to do about a trained network that rounding by calibration costs too much."""
+    released = f"take the released {card.weights['int8'].file}, " if "int8" in card.weights else ""
+    return (
+        f"calibration with other pictures may do, else {released}train the network to rounding "
+        "(recipes/quantize_qat.py) or take a target of 16 bits, such as tflite_int16x8 or tflite_float16"
+    )
+
 
 _HERE = "posezoo.export"
 _LITE = f"{_HERE}.tflite_targets"
