@@ -121,6 +121,26 @@ def test_int8_comes_in_the_form_asked_for(tiny_job, tmp_path, for_tensorrt):
         assert not any(v.any() for v in values)
 
 
+def test_no_convolution_of_an_int8_file_is_computed_in_float(tmp_path):
+    """Nor one beside a sum, as those of signed activations are on x86."""
+    import onnxruntime as ort
+
+    from posezoo.export.seeded import seed_weights, smooth_pictures
+    from posezoo.zoo import build, info
+
+    card = info("mpm_1s")
+    network = build("mpm_1s")
+    seed_weights(network, card)
+    model = quantise(to_onnx(network, card.input, opset=13), card.input, smooth_pictures(card, 2))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert kinds.count("QLinearConv") == sum(node.op_type == "Conv" for node in model.graph.node) > 40
+    assert "Conv" not in kinds
+
+
 def test_calibration_is_asked_for(tiny_job):
     with pytest.raises(ValueError, match="calibration holds no picture"):
         quantise(None, tiny_job.card.input, [])
