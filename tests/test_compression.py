@@ -166,6 +166,20 @@ def test_what_is_stored():
     assert [norm.name for norm in lonely(network)] == ["alone"]
 
 
+@pytest.mark.parametrize("passed_on", [False, True])
+def test_what_comes_out_keeps_its_peaks(passed_on):
+    image = keras.Input((128, 128, 1), name="image")
+    result = L.Conv2D(1, 1, kernel_initializer="ones", name="conv")(image)
+    result = L.Activation("linear", name="heatmaps")(result) if passed_on else result
+    inside = L.Conv2D(1, 1, kernel_initializer="ones", name="next")(result)
+    x = np.random.default_rng(2).normal(size=(8, 128, 128, 1)).astype(np.float32)
+    x[0, 0, 0] = 20.0
+    twin = QuantisedTwin(keras.Model(image, {"inside": inside}), [x])
+    assert np.max(twin.model(x)["inside"]) < 18.5  # a peak is not worth the levels of all the rest ...
+    twin = QuantisedTwin(keras.Model(image, {"heatmaps": result}), [x])
+    assert np.max(twin.model(x)["heatmaps"]) == pytest.approx(20.0, abs=0.1)  # ... but where it is looked for
+
+
 def test_layers_can_stay_float(tiny_network):
     network, x = tiny_network, inputs(tiny_network)
     expected = np.asarray(network(x, training=False)["heatmaps"])

@@ -80,6 +80,17 @@ def stored(network: keras.Model) -> set[str]:
     return names
 
 
+def _rounded_outputs(network: keras.Model) -> set[str]:
+    """Return the names of the layers whose rounded results come out, through layers that pass them on or not."""
+    names = set()
+    for tensor in network.output.values():
+        layer = tensor._keras_history.operation
+        while _passes(layer):
+            (layer,) = _givers(layer)
+        names.add(layer.name)
+    return names
+
+
 def _classes():
     """The classes that need tfmot, which is imported when first asked for."""
     import tensorflow as tf
@@ -234,7 +245,7 @@ class QuantisedTwin:
         _assign(entry, "_max", max(*(float(np.max(batch)) for batch in batches), 0.0))
         watched = [layer for layer in self.network.layers if layer.name in self._stored]
         inside = keras.Model(self.network.inputs, [layer.output for layer in watched])
-        outputs = {tensor._keras_history.operation.name for tensor in self.network.output.values()}
+        outputs = _rounded_outputs(self.network)
         low, high = _extremes(inside, batches)
         counts = _counts(inside, batches, low, high)
         for layer, count, smallest, largest in zip(watched, counts, low, high, strict=True):
@@ -260,12 +271,15 @@ class QuantisedTwin:
         self._twin.bring_back(network or self.network)
 
 
+def _outputs(inside: keras.Model, batch: np.ndarray) -> list[np.ndarray]:
+    """A network's outputs as a list, which Keras gives of several alone."""
+    found = inside([batch], training=False)
+    return [np.asarray(value) for value in (found if isinstance(found, (list, tuple)) else [found])]
+
+
 def _extremes(inside: keras.Model, batches: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest value of each of a network's outputs `(n,)`."""
-    ends = [
-        [(float(np.min(v)), float(np.max(v))) for v in map(np.asarray, inside([batch], training=False))]
-        for batch in batches
-    ]
+    ends = [[(float(np.min(v)), float(np.max(v))) for v in _outputs(inside, batch)] for batch in batches]
     return np.min(ends, axis=0)[:, 0], np.max(ends, axis=0)[:, 1]
 
 
@@ -274,8 +288,8 @@ def _counts(inside: keras.Model, batches: Sequence[np.ndarray], low: np.ndarray,
     counts = np.zeros((len(low), BINS))
     for batch in batches:
         for picture in batch[: max(PICTURES // len(batches), 1)]:
-            for i, value in enumerate(inside([picture[None]], training=False)):
-                counts[i] += counts_between(np.asarray(value), low[i], high[i])
+            for i, value in enumerate(_outputs(inside, picture[None])):
+                counts[i] += counts_between(value, low[i], high[i])
     return counts
 
 
