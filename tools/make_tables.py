@@ -279,6 +279,32 @@ def compressed(record: dict) -> str:
     return "\n".join([*lines, "", f"Each on the network's own validation examples. Made by {', '.join(commands)}."])
 
 
+# ----------------------------------------------------------------------------------------- exported files
+
+
+def exported(record: dict) -> str:
+    """Latency and size in float32 and int8 on each runtime, as `benchmarks/export_speed.py` measured them."""
+    by_model: dict[str, dict[str, dict]] = {}
+    for row in record["rows"]:
+        by_model.setdefault(row["model"], {})[row["target"]] = row
+    pairs = [("tflite_float32", "tflite"), ("onnx", "onnx_int8"), ("openvino", "openvino_int8")]
+    lines = [
+        "| network | LiteRT: float32, int8, ms | | onnxruntime | | OpenVINO | | TFLite: float32, int8, MB | made in |",
+        "|---|" + "---:|" * 8,
+    ]
+    for name, rows in by_model.items():
+        cells = [f"{rows[a]['ms']:.1f}, {rows[b]['ms']:.1f} | {rows[b]['of_float']:.2f}x" for a, b in pairs]
+        size = ", ".join(f"{rows[target]['bytes'] / 1e6:.2f}" for target in pairs[0])
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {size} | {rows['tflite']['made_in_s']:.0f} s |")
+    about = (
+        f"Medians of {record['runs']} interleaved runs on {record['threads']} thread of "
+        f"{record['environment']['cpu']}, one picture at a time, and what int8 takes of float32's time; the TFLite "
+        "int8 file made with all gates, "
+        f"calibrated on 8 pictures, in at most {record['peak_gb']:.1f} GB (`{record['command']}`)."
+    )
+    return "\n".join([*lines, "", about])
+
+
 #: Page -> name of a place in it -> file of results, what makes it, and the table.
 PLACES: dict[Path, dict[str, tuple[str, str, Callable[[dict], str]]]] = {
     ROOT / "docs" / "hand.md": {
@@ -296,6 +322,9 @@ PLACES: dict[Path, dict[str, tuple[str, str, Callable[[dict], str]]]] = {
     },
     ROOT / "docs" / "compression.md": {
         "results": ("compression", "python recipes/quantize_qat.py", compressed),
+    },
+    ROOT / "docs" / "export_tflite.md": {
+        "speed": ("export_speed", "python benchmarks/export_speed.py", exported),
     },
 }
 
