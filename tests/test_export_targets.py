@@ -264,17 +264,25 @@ def test_own_card_needs_four_entries(dog):
 
 
 @pytest.mark.parametrize("name", ["mpm_1s", "mobilenet_split_035_160"])
-def test_seeded_networks_answer_pictures_differently_and_alike_each_time(name):
+def test_seeded_networks_answer_pictures_differently(name):
     card, pictures = info(name), smooth_pictures(info(name), 2)
-    outputs = []
-    for _ in range(2):
-        network = build(name)
-        seed_weights(network, card)
-        outputs.append(KerasRunner(network, card.input)(pictures))
-    for output, value in outputs[0].items():
-        np.testing.assert_allclose(outputs[1][output], value, atol=1e-4 * np.ptp(value))
+    network = build(name)
+    seed_weights(network, card)
+    for value in KerasRunner(network, card.input)(pictures).values():
         assert np.abs(value[0] - value[1]).mean() > 0.05 * value.std()
         assert np.abs(value).max() < 6e4  # float16 holds it
+
+
+@pytest.mark.parametrize("name", ["mpm_1s", "efficienthrnet_lite_h-4"])
+def test_seeded_weights_are_the_same_to_the_last_bit(name, monkeypatch):
+    """Whatever layers drop out in training, and in whatever order pictures are summed up."""
+    card, networks = info(name), [build(name), build(name)]
+    seed_weights(networks[0], card)
+    backwards = smooth_pictures(card, 4)[::-1]
+    monkeypatch.setattr("posezoo.export.seeded.smooth_pictures", lambda card, count: backwards)
+    seed_weights(networks[1], card)
+    for a, b in zip(networks[0].weights, networks[1].weights, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
 # ------------------------------------------------------------------------------- keypoints, folders

@@ -98,11 +98,10 @@ def fingerprint(job: Job) -> dict[str, Any]:
     """What a job's files are made from: weights and structure, pictures, versions.
 
     A SavedModel may hold its weights as constants of the graph, which no network of Keras tells of: a user's own file
-    or folder counts with all it holds. Of weights that nobody trained, those that a rule makes count: the moments that
-    batch norms measure differ in their last digits from run to run (`posezoo.export.seeded`).
+    or folder counts with all it holds.
     """
     structure = hashlib.sha256(job.network.to_json().encode() if hasattr(job.network, "to_json") else b"")
-    for value in job.network.get_weights() if job.trained else [w.numpy() for w in job.network.trainable_weights]:
+    for value in job.network.get_weights():
         structure.update(np.ascontiguousarray(value).tobytes())
     if job.source is not None:
         structure.update(describe(job.source)["sha256"].encode())

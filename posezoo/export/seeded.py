@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Shift of batch norms, in deviations of what they normalise.
 ON = 2.0
 
+#: Binary digits of a measured moment.
+DIGITS = 8
+
 
 def seed_weights(network: keras.Model, card: Card) -> None:
     """Give every weight values that depend on nothing but its layer's name, its kind and its shape.
@@ -28,18 +31,43 @@ def seed_weights(network: keras.Model, card: Card) -> None:
     and shift by `ON` more, so that most units stay on: with half of them off, each layer amplifies what rounding did
     before it, and a deep network loses float16 altogether.
     """
-    import keras
-
     for layer in network.layers:
         if layer.weights:
             layer.set_weights([_seeded(layer.name, variable) for variable in layer.weights])
-    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    network(normalise(smooth_pictures(card, 4), card.input), training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    _measure_moments(network, normalise(smooth_pictures(card, 4), card.input))
+
+
+def _measure_moments(network: keras.Model, x: np.ndarray) -> None:
+    """Give batch norms the means and variances of what they normalise, the same ones on every machine.
+
+    Sums differ in their last digits with the order of their terms. So the moments are measured in float64, with nothing
+    dropped out, and keep as many digits as no such difference reaches.
+    """
+    import keras
+    import tensorflow as tf
+
+    def exact(layer: keras.Layer) -> keras.Layer:
+        config = {**layer.get_config(), "dtype": "float64"}
+        if isinstance(layer, keras.layers.Dropout):
+            config["rate"] = 0.0
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["momentum"] = 0.0
+        return type(layer).from_config(config)
+
+    twin = keras.models.clone_model(network, clone_function=exact)
+    twin.set_weights(network.get_weights())
+    tf.function(twin)(x.astype(np.float64), training=True)  # a graph frees what nothing reads any more
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            measured = twin.get_layer(layer.name)
+            layer.moving_mean.assign(_short(measured.moving_mean))
+            layer.moving_variance.assign(_short(measured.moving_variance))
+
+
+def _short(variable: keras.Variable) -> np.ndarray:
+    """Round to `DIGITS` binary digits."""
+    fractions, exponents = np.frexp(np.asarray(variable, np.float64))
+    return np.ldexp(np.round(np.ldexp(fractions, DIGITS)), exponents - DIGITS).astype(np.float32)
 
 
 def _seeded(layer: str, variable: keras.Variable) -> np.ndarray:
