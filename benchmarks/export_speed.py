@@ -41,9 +41,9 @@ RUNTIMES = {
 }
 #: Runtime -> its targets in float32 and int8, whose ratio is told.
 PAIRS = {
-    "LiteRT": ("tflite_float32", "tflite"),
-    "onnxruntime": ("onnx", "onnx_int8"),
-    "OpenVINO": ("openvino", "openvino_int8"),
+    "LiteRT": ["tflite_float32", "tflite"],
+    "onnxruntime": ["onnx", "onnx_int8"],
+    "OpenVINO": ["openvino", "openvino_int8"],
 }
 #: Calibration pictures; ranges do not change the time.
 PICTURES = 8
@@ -163,7 +163,7 @@ def main(argv=None) -> dict:
         ]
     record = {
         "command": shlex.join(command), "threads": arguments.threads, "runs": arguments.runs, "environment": begin,
-        "peak_gb": round(peak_gb(), 2), "rows": rows,
+        "peak_gb": round(peak_gb(), 2), "pairs": PAIRS, "rows": rows,
     }  # fmt: skip
     write_results(arguments.out, "export_speed", record, markdown(record))
     left_out = sum(row["status"] == LEFT_OUT for row in rows)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,20 +288,38 @@ def exported(record: dict) -> str:
     by_model: dict[str, dict[str, dict]] = {}
     for row in record["rows"]:
         by_model.setdefault(row["model"], {})[row["target"]] = row
-    pairs = [("tflite_float32", "tflite"), ("onnx", "onnx_int8"), ("openvino", "openvino_int8")]
+    pairs = record["pairs"]
+    runtimes = " | | ".join(pairs).replace(" |", ": float32, int8, ms |", 1)
     lines = [
-        "| network | LiteRT: float32, int8, ms | | onnxruntime | | OpenVINO | | TFLite: float32, int8, MB | made in |",
-        "|---|" + "---:|" * 8,
+        f"| network | {runtimes} | | TFLite: float32, int8, MB | made in |",
+        "|---|" + "---:|" * (2 * len(pairs) + 2),
     ]
     for name, rows in by_model.items():
-        cells = [f"{rows[a]['ms']:.1f}, {rows[b]['ms']:.1f} | {rows[b]['of_float']:.2f}x" for a, b in pairs]
-        size = ", ".join(f"{rows[target]['bytes'] / 1e6:.2f}" for target in pairs[0])
+        cells = [f"{rows[a]['ms']:.1f}, {rows[b]['ms']:.1f} | {rows[b]['of_float']:.2f}x" for a, b in pairs.values()]
+        size = ", ".join(f"{rows[target]['bytes'] / 1e6:.2f}" for target in pairs["LiteRT"])
         lines.append(f"| `{name}` | {' | '.join(cells)} | {size} | {rows['tflite']['made_in_s']:.0f} s |")
     about = (
         f"Medians of {record['runs']} interleaved runs on {record['threads']} thread of "
         f"{record['environment']['cpu']}, one picture at a time, and what int8 takes of float32's time; the TFLite "
         "int8 file made with all gates, "
         f"calibrated on 8 pictures, in at most {record['peak_gb']:.1f} GB (`{record['command']}`)."
+    )
+    return "\n".join([*lines, "", about])
+
+
+def converted(record: dict) -> str:
+    """Time and memory of the export command, as `benchmarks/conversion_speed.py` measured them."""
+    lines = ["| model | GMACs | seconds, median of runs | slowest | most memory |", "|---|" + "---:|" * 4]
+    for row in record["rows"]:
+        told = (
+            f"{statistics.median(row['seconds']):.0f} s | {max(row['seconds']):.0f} s | {row['peak_gb']:.1f} GB"
+            if "reason" not in row
+            else f"no file: {row['reason']} | |"
+        )
+        lines.append(f"| `{row['model']}` | {row['macs'] / 1e9:.2f} | {told} |")
+    machine = record["environment"]
+    about = (
+        f"On {machine['cpu']}, {machine['usable_cpus']} CPUs, each run a process of its own (`{record['command']}`)."
     )
     return "\n".join([*lines, "", about])
 
@@ -325,6 +344,7 @@ PLACES: dict[Path, dict[str, tuple[str, str, Callable[[dict], str]]]] = {
     },
     ROOT / "docs" / "export_tflite.md": {
         "speed": ("export_speed", "python benchmarks/export_speed.py", exported),
+        "conversion": ("conversion_speed", "python benchmarks/conversion_speed.py", converted),
     },
 }
 
