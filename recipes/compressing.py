@@ -7,6 +7,7 @@ import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class CompressConfig(RunConfig):
     record: Path | None = option(None, "also write the scores into this JSON file, from which cards are made")
     calibration: int = option(200, "pictures that set int8 ranges")
     val_examples: int = option(0, "validation examples; 0 for all")
+    distill: bool = option(False, "learn the float network's outputs instead of labels")
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,61 @@ class Prepared:
         network: The float network with its weights.
         task: Its examples, losses and score.
         pictures: Pictures for calibration.
+        teacher: What training's targets come from instead of labels.
     """
 
     card: Card
     network: Any
     task: Task
     pictures: list[np.ndarray]
+    teacher: Teacher | None = None
 
     @property
     def check_pictures(self) -> np.ndarray:
         """The first pictures, for gates."""
         return np.stack(self.pictures[:8])
+
+
+class Teacher:
+    """The float network as it was, whose outputs its twin learns again: self-distillation.
+
+    Labels pull a network that is trained for a short while to wherever the data of these steps lie; its own outputs
+    keep it where it was, but for what rounding or zeros took.
+
+    Args:
+        network: The float network; later changes of it do not matter.
+        batches: Network inputs, from which each output's variance is taken.
+
+    Attributes:
+        losses: For each output the squared error, as a share of the output's variance.
+    """
+
+    def __init__(self, network: Any, batches: Sequence[np.ndarray]):
+        self._network = copy_of(network)
+        found = [self(batch) for batch in batches]
+        self.losses = {
+            name: partial(_relative_error, variance=max(float(np.var(np.concatenate([f[name] for f in found]))), 1e-12))
+            for name in found[0]
+        }
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs for a batch of network inputs, by name."""
+        found = self._network.predict_on_batch(images)
+        named = found if isinstance(found, dict) else {self._network.output_names[0]: found}
+        return {name: np.asarray(value) for name, value in named.items()}
+
+
+def _relative_error(target: Any, predicted: Any, *, variance: float) -> Any:
+    return (target - predicted) ** 2 / variance
+
+
+def copy_of(network: Any) -> Any:
+    """A network with the same layers and weights."""
+    import keras
+
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    return copy
 
 
 def shrunk(cfg: CompressConfig, **changes: Any) -> Any:
@@ -86,7 +132,9 @@ def prepare(cfg: CompressConfig) -> Prepared:
     elif not cfg.smoke:
         raise SystemExit(f"{cfg.model} has no released weights; give --weights, from: {card.recipe}")
     task = task_of(card, cfg.dataset, cfg.data, limit=cfg.val_examples, workers=cfg.workers, seed=cfg.seed)
-    return Prepared(card, network, task, task.calibration(cfg.calibration))
+    pictures = task.calibration(cfg.calibration)
+    teacher = Teacher(network, batches_of(pictures[:64], card)) if cfg.distill else None
+    return Prepared(card, network, task, pictures, teacher)
 
 
 def fit(
@@ -102,7 +150,7 @@ def fit(
 
     Args:
         model: The twin, changed in place.
-        ready: The network's data and losses.
+        ready: The network's data and losses, or its teacher.
         cfg: Has `steps`, `batch`, `learning_rate` and `workers`.
         epochs: How many.
         score: What the twin reaches now.
@@ -113,9 +161,10 @@ def fit(
     """
     from posezoo.compression.keras2 import keras2
 
-    task, steps = ready.task, steps_of(cfg, ready.task)
+    task, teacher, steps = ready.task, ready.teacher, steps_of(cfg, ready.task)
+    losses = teacher.losses if teacher else task.losses
     optimizer = keras2().optimizers.Adam(cfg.learning_rate)
-    model.compile(optimizer, loss=task.losses)
+    model.compile(optimizer, loss=losses)
     falling = cosine(cfg.learning_rate, first=0, last=max(epochs * steps, 1), warm_up=20)
     best, kept = score(), model.get_weights()
     print(f"  before training: {task.metric} {best:.4f}", flush=True)
@@ -126,7 +175,10 @@ def fit(
         for step in range(steps):
             optimizer.learning_rate.assign(falling(epoch * steps + step))
             images, targets = next(data)
-            targets = targets if isinstance(targets, dict) else {next(iter(task.losses)): targets}
+            if teacher:
+                targets = teacher(images)
+            elif not isinstance(targets, dict):
+                targets = {next(iter(losses)): targets}
             total += float(model.train_on_batch(images, targets, return_dict=True)["loss"])
         found = score()
         print(f"  epoch {epoch + 1}/{epochs}: loss {total / steps:.4f}, {task.metric} {found:.4f}", flush=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-from compressing import CompressConfig, Prepared, SideBySide, fit, names, prepare, shrunk, steps_of
+from compressing import CompressConfig, Prepared, SideBySide, copy_of, fit, names, prepare, shrunk, steps_of
 from quantize_qat import train
 
 from posezoo.compression.pruning import Plan, PrunedTwin, sparsity
@@ -98,13 +98,6 @@ def prune(cfg: Config, ready: Prepared) -> float:
     share = sparsity(ready.network)
     print(f"  {share:.1%} of all kernels are zero, {sparsity(ready.network, twin.pruned):.1%} of the pruned ones")
     return share
-
-
-def copy_of(network: keras.Model) -> keras.Model:
-    """A network with the same layers and weights."""
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    return copy
 
 
 def save(network: keras.Model, path: Path) -> None:

@@ -289,6 +289,36 @@ def test_a_hand_networks_twin_trains_and_is_scored(small_hand, eager):
     assert any((a != b).any() for a, b in zip(before, twin.model.get_weights(), strict=True))
 
 
+def test_a_twin_learns_the_float_networks_outputs_instead_of_labels(small_hand, eager):
+    compressing, recipe = small_hand("compressing"), small_hand("quantize_qat")
+    cfg = compressing.shrunk(recipe.Config(smoke=True, model="hand25d", distill=True, learning_rate=1e-3), batch=4)
+    ready = compressing.prepare(replace(cfg, calibration=8))
+    x = compressing.batches_of(ready.pictures, ready.card)[0]
+    taught = ready.teacher(x)
+    assert sorted(ready.teacher.losses) == sorted(taught) == sorted(ready.network.output_names)
+    for output, value in taught.items():
+        np.testing.assert_allclose(value, ready.network.predict_on_batch(x)[output], rtol=1e-4, atol=1e-4)
+        guess = np.full_like(value, value.mean())
+        assert np.mean(ready.teacher.losses[output](value, guess)) == pytest.approx(1, rel=1e-3)  # the variance is one
+
+    twin = rebuild(ready.network)
+    ready.network.set_weights([np.zeros_like(w) for w in ready.network.get_weights()])
+    np.testing.assert_array_equal(ready.teacher(x)["heatmaps"], taught["heatmaps"])  # the teacher stays as it was
+    rng = np.random.default_rng(0)
+    twin.model.set_weights([w * rng.uniform(0.9, 1.1, w.shape) for w in twin.model.get_weights()])
+
+    def off() -> float:
+        found = twin.model(x, training=False)
+        return float(sum(np.mean(ready.teacher.losses[name](taught[name], found[name])) for name in taught))
+
+    before = off()
+    useless = replace(ready.task, losses={})
+    compressing.fit(
+        twin.model, replace(ready, task=useless), replace(cfg, steps=30), epochs=1, score=lambda: 0.0, keep_best=False
+    )
+    assert off() < 0.5 * before
+
+
 def test_a_hand_network_becomes_an_int8_file_with_its_score(small_hand, tmp_path):
     small_hand("quantize_ptq").main(["--smoke", "--model", "hand25d", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "report.json").read_text())
