@@ -90,7 +90,7 @@ def test_cards_take_recorded_rows(tmp_path, monkeypatch, compressing):
     compressing.record(tmp_path / "compression.json", report)
     rows = make_cards.accuracy_of("mobilenet_split_224")
     assert [(r["precision"], r["value"]) for r in rows] == [
-        ("float32", 0.58), ("int8-pruned-qat", 0.57), ("int8-qat", 0.595),
+        ("float32", 0.58), ("int8-ptq", 0.58), ("int8-pruned-qat", 0.57), ("int8-qat", 0.595),
     ]  # fmt: skip
     assert rows[-1]["protocol"] == "crops; float32 there 0.600"
     assert rows[-1]["command"] == "run"

@@ -268,13 +268,15 @@ def compressed(record: dict) -> str:
     def megabytes(row: dict, key: str) -> str:
         return f"{row[key] / 1e6:.2f}" if row.get(key) else ""
 
-    lines = ["| network | form | score | | to float32 | MB | MB gzip | zeros |", "|---|---|---" + "|---:" * 5 + "|"]
+    columns = "| network | form | score | | to float32 | examples | MB | MB gzip | zeros |"
+    lines = [columns, "|---|---|---" + "|---:" * 6 + "|"]
     order = list(FORMS)
     for r in sorted(record["rows"], key=lambda r: (r["model"], order.index(r["precision"]))):
         zeros = f"{r['sparsity']:.0%}" if r.get("sparsity") else ""
+        sizes = f"{megabytes(r, 'bytes')} | {megabytes(r, 'gzip_bytes')} | {zeros}"
         lines.append(
             f"| `{r['model']}` | {FORMS[r['precision']]} | {r['dataset']} {r['metric']} | {r['value']:.3f} | "
-            f"{r['value'] - r['float32']:+.3f} | {megabytes(r, 'bytes')} | {megabytes(r, 'gzip_bytes')} | {zeros} |"
+            f"{r['value'] - r['float32']:+.3f} | {r['people']:,} | {sizes} |"
         )
     commands = sorted({f"`{r['command']}`" for r in record["rows"]})
     return "\n".join([*lines, "", f"Each on the network's own validation examples. Made by {', '.join(commands)}."])
