@@ -6,7 +6,8 @@
 
 The network's Keras 2 twin rounds as the int8 file will (posezoo.compression.qat) and is trained a little further with
 the losses of its family; batch norms keep their statistics. The file passes the gates before it is written, and the
-better of all epochs, the start included, is what is kept. `--keep-float a,b` leaves layers unrounded.
+better of all epochs, the start included, is what is kept. `--keep-float a,b` leaves layers unrounded; `--also
+edgetpu,tflite_uint8,tflite_float_io` writes the trained network in these forms too.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ from pathlib import Path
 from compressing import CompressConfig, Prepared, SideBySide, batches_of, fit, names, prepare, shrunk
 
 from posezoo.compression.qat import QuantisedTwin
+from posezoo.errors import UserError
+from posezoo.export import edgetpu
 from posezoo.export.metadata import with_metadata
+from posezoo.export.targets import get_target
 from posezoo.export.tflite import export_tflite, to_tflite
 from posezoo.files import replacing
 from posezoo.inference.runners import KerasRunner, TFLiteRunner
 from posezoo.training.config import option, parse
+
+#: Export target -> what goes in and out of its file.
+ALSO = {"tflite_uint8": "uint8", "tflite_float_io": "float32", "edgetpu": "int8"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,13 @@ class Config(CompressConfig):
     batch: int = option(16, "examples per step")
     learning_rate: float = option(2e-5, "highest; rises over 20 steps and falls as half a cosine")
     keep_float: str = option("", "names of layers that are not rounded, separated by commas")
+    also: str = option("", f"further files of the trained network, separated by commas: {', '.join(ALSO)}")
 
 
 def main(argv=None) -> dict:
     cfg = parse(Config, argv, description=__doc__)
+    if unknown := sorted(set(names(cfg.also)) - set(ALSO)):
+        raise SystemExit(f"--also {', '.join(unknown)}: expected {', '.join(ALSO)}")
     cfg = shrunk(cfg, epochs=1, steps=2, batch=2)
     ready = prepare(cfg)
     card, task = ready.card, ready.task
@@ -55,7 +65,32 @@ def main(argv=None) -> dict:
         ready.network.save_weights(path)
     report = scores.write(operators=sidecar["operators"], quantisation=sidecar["report"])
     print(f"written: {file} ({sidecar['bytes'] / 1e6:.2f} MB)")
+    for target in names(cfg.also):
+        try:
+            print(f"written: {write_as(target, twin, ready, cfg)}")
+        except UserError as error:  # what is written stays
+            print(f"{target}: {error}")
     return report
+
+
+def write_as(target: str, twin: QuantisedTwin, ready: Prepared, cfg: Config) -> Path:
+    """Write the trained twin as another int8 target; return the file.
+
+    Raises:
+        GateError: The file does not agree with the twin.
+        EdgeTpuError: The compiler would not take it, or too little of it would map.
+    """
+    card, pictures, out = ready.card, ready.check_pictures, get_target(target).path(cfg.out, cfg.model)
+    if target == "edgetpu":
+        content, report = edgetpu.ready(to_tflite(twin.model, card.input, trained_ranges=True))
+        edgetpu.check_mapping(report)
+        expected = KerasRunner(twin.model, card.input)(pictures)
+        edgetpu.write_edgetpu(content, report, expected, card, out, pictures=pictures)
+    else:
+        export_tflite(
+            twin.model, card.input, out, card=card, check_pictures=pictures, io=ALSO[target], trained_ranges=True
+        )
+    return out
 
 
 def train(cfg, ready: Prepared, *, keep_zeros: bool = False) -> tuple[QuantisedTwin, float]:

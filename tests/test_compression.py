@@ -23,6 +23,7 @@ from posezoo.cards import read_card  # noqa: E402
 from posezoo.compression import keras2  # noqa: E402
 from posezoo.compression.keras2 import BridgeError, rebuild  # noqa: E402
 from posezoo.compression.qat import QuantisedTwin, lonely, stored  # noqa: E402
+from posezoo.export import edgetpu  # noqa: E402
 from posezoo.export.flatbuffer import unpacked  # noqa: E402
 from posezoo.export.gates import compare  # noqa: E402
 from posezoo.export.seeded import seed_weights  # noqa: E402
@@ -231,7 +232,8 @@ def test_qat_gives_an_int8_file_and_weights_with_float_ptq_and_qat_side_by_side(
     tmp_path, compressing_recipe, tiny_copy, capsys
 ):
     recipe = compressing_recipe("quantize_qat")
-    recipe.main(["--smoke", "--model", "mobilenet_split_050_192", "--out", str(tmp_path)])
+    also = "edgetpu,tflite_uint8,tflite_float_io"
+    recipe.main(["--smoke", "--model", "mobilenet_split_050_192", "--out", str(tmp_path), "--also", also])
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["scores"]) == ["float32", "int8", "int8-qat"]
     assert not [op for op in report["operators"] if op.startswith("DEQUANTIZE")]
@@ -239,6 +241,26 @@ def test_qat_gives_an_int8_file_and_weights_with_float_ptq_and_qat_side_by_side(
     assert row["bytes"] == (tmp_path / "mobilenet_split_050_192_int8.tflite").stat().st_size > row["gzip_bytes"]
     assert "to float" in capsys.readouterr().out
     keras.models.clone_model(tiny_copy).load_weights(tmp_path / "mobilenet_split_050_192_qat.weights.h5")
+    for ending, types in {"uint8": "uint8", "float_io": "float32", "edgetpu_ready": "int8"}.items():
+        file = tmp_path / f"mobilenet_split_050_192_{ending}.tflite"
+        assert json.loads((tmp_path / f"{file.name}.json").read_text())["quantisation"]["image"]["type"] == types
+
+
+def test_refused_form_of_a_trained_network_loses_no_other(tmp_path, compressing_recipe, monkeypatch, capsys):
+    recipe = compressing_recipe("quantize_qat")
+
+    def refuse(report, **options):
+        raise edgetpu.EdgeTpuError("too little maps")
+
+    monkeypatch.setattr(edgetpu, "check_mapping", refuse)
+    words = ["--smoke", "--model", "mobilenet_split_050_192", "--out", str(tmp_path)]
+    recipe.main([*words, "--also", "edgetpu,tflite_uint8"])
+    assert "edgetpu: too little maps" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.glob("*.tflite")) == [
+        "mobilenet_split_050_192_int8.tflite", "mobilenet_split_050_192_uint8.tflite",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit, match="--also onnx: expected tflite_uint8, tflite_float_io, edgetpu"):
+        recipe.main([*words, "--also", "onnx"])
 
 
 @pytest.fixture
