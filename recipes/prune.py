@@ -56,11 +56,12 @@ def main(argv=None) -> dict:
         twin, best = train(qat, dense)
         scores.add("int8-qat", best, with_metadata(to_tflite(twin.model, card.input, trained_ranges=True), card))
 
+    form = "pruned" if cfg.structure == "none" else cfg.structure
     sparse = replace(ready, network=copy_of(ready.network))
     share = prune(cfg, sparse)
-    scores.add("float32-pruned", task.score(KerasRunner(sparse.network, card.input)), sparsity=share)
+    scores.add(f"float32-{form}", task.score(KerasRunner(sparse.network, card.input)), sparsity=share)
     save(sparse.network, cfg.out / f"{cfg.model}_pruned.weights.h5")
-    add_int8(scores, sparse, "int8-pruned", sparsity=share)
+    add_int8(scores, sparse, f"int8-{form}", sparsity=share)
 
     twin, best = train(qat, sparse, keep_zeros=True)
     file = cfg.out / f"{cfg.model}_pruned_int8.tflite"
@@ -69,7 +70,7 @@ def main(argv=None) -> dict:
     )
     twin.bring_back()
     save(sparse.network, cfg.out / f"{cfg.model}_pruned_qat.weights.h5")
-    scores.add("int8-pruned-qat", best, file.read_bytes(), sparsity=sparsity(sparse.network))
+    scores.add(f"int8-{form}-qat", best, file.read_bytes(), sparsity=sparsity(sparse.network))
     report = scores.write(structure=cfg.structure, schedule=cfg.schedule, quantisation=sidecar["report"])
     print(f"written: {file}")
     return report

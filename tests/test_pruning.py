@@ -114,3 +114,27 @@ def test_pruning_gives_sparse_files_with_all_forms_side_by_side(tmp_path, compre
     sparse = keras.models.clone_model(tiny_copy)
     sparse.load_weights(tmp_path / "mobilenet_split_050_192_pruned_qat.weights.h5")
     assert sparsity(sparse) == rows["int8-pruned-qat"]["sparsity"]
+
+
+def test_two_of_four_stay_zero_to_the_int8_file(tmp_path, compressing_recipe, tiny_copy):
+    from ai_edge_litert.interpreter import Interpreter
+
+    recipe = compressing_recipe("prune")
+    recipe.main([
+        "--smoke", "--model", "mobilenet_split_050_192", "--out", str(tmp_path), "--schedule", "constant",
+        "--structure", "2:4", "--no-baseline",
+    ])  # fmt: skip
+    rows = {row["precision"]: row for row in json.loads((tmp_path / "report.json").read_text())["rows"]}
+    assert list(rows) == ["float32", "int8", "float32-2:4", "int8-2:4", "int8-2:4-qat"]
+    assert rows["int8-2:4-qat"]["gzip_bytes"] < rows["int8"]["gzip_bytes"]
+    file = Interpreter(str(tmp_path / "mobilenet_split_050_192_pruned_int8.tflite"))
+    file.allocate_tensors()
+    inputs = {detail["index"]: detail for detail in file.get_tensor_details()}
+    kernels = [
+        file.get_tensor(op["inputs"][1]) for op in file._get_ops_details()
+        if op["op_name"] == "CONV_2D" and np.prod(inputs[op["inputs"][1]]["shape"]) >= 512
+    ]  # fmt: skip
+    fours = [kernel.reshape(-1, 4) for kernel in kernels if kernel.shape[-1] % 4 == 0]  # (out, height, width, in)
+    pruned = [four for four in fours if (four == 0).mean() < 0.7]  # the split head is a kernel of blocks, left dense
+    assert len(pruned) == 2
+    assert all((four != 0).sum(axis=1).max() <= 2 for four in pruned)

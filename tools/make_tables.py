@@ -259,6 +259,9 @@ FORMS = {
     "float32-pruned": "pruned, float32",
     "int8-pruned": "pruned, int8 by calibration",
     "int8-pruned-qat": "pruned, int8 by training",
+    "float32-2:4": "two of four zero, float32",
+    "int8-2:4": "two of four zero, int8 by calibration",
+    "int8-2:4-qat": "two of four zero, int8 by training",
 }
 
 
