@@ -305,8 +305,34 @@ def test_check_names_the_layer_that_does_not_map_and_the_way_out(own, capsys):
 def test_export_of_such_a_network_is_refused(own, capsys, tmp_path):
     command = [*own(L.Activation("hard_swish", name="odd")), "--structure-only", "-o", "own.tflite"]
     assert cli.main(command) == 2
-    assert "at most 1 of 3 operators would map, because of HARD_SWISH of layer 'odd'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "at most 1 of 3 operators would map, because of HARD_SWISH of layer 'odd'" in told
+    assert "ask for less with --min-mapped SHARE (min_mapped in Python)" in told
     assert not (tmp_path / "own.tflite").exists()
+    assert cli.main([*command, "--min-mapped", "0.34"]) == 2
+    assert cli.main([*command, "--min-mapped", "0.3"]) == 0, capsys.readouterr().err
+    assert "1 to 1 of 3 operators" in capsys.readouterr().out
+
+
+def test_check_tells_by_the_share_asked_for(own, capsys):
+    command = [*own(L.Activation("hard_swish", name="odd")), "--check", "--min-mapped"]
+    assert cli.main([*command, "0.3"]) == 0
+    assert "would map, because of" not in capsys.readouterr().out
+    assert cli.main([*command, "0.5"]) == 0
+    assert "would map, because of" in capsys.readouterr().out
+
+
+def test_help_tells_the_share_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["export", "--help"])
+    assert f"0 to 1 (default: {edgetpu.MIN_MAPPED})" in " ".join(capsys.readouterr().out.split())
+
+
+def test_bytes_go_in_and_come_out_where_asked_for(own, card, tmp_path, capsys):
+    assert cli.main([*own(), "--structure-only", "--io", "uint8", "-o", "own.tflite"]) == 0, capsys.readouterr().err
+    kinds = TFLiteRunner(tmp_path / "own.tflite", card.input).quantisation
+    assert {kind for kind, _, _ in kinds.values()} == {"uint8"}
+    assert json.loads((tmp_path / "own.tflite.json").read_text())["io"] == "uint8"
 
 
 def test_export_tells_the_prediction(own, capsys, tmp_path, monkeypatch):

@@ -201,6 +201,43 @@ def test_a_saved_model_that_was_trained_again_is_exported_again(dog, capsys, mon
         ("dog.keras --card dog.yaml --to onnx --calibration pictures", "say where to write: -o FILE"),
         ("dog.keras --card dog.yaml --set input_px=64 --calibration pictures -o x.tflite", "is exported as it is"),
         ("hand25d --structure-only --set sides=3 -o x.tflite", "hand25d has no 'sides'; it has"),
+        ("hand25d --to onnx --precision int8 -o x.onnx", "is for --to tflite and --to c; take --to onnx_int8"),
+        ("hand25d --to openvino_v10 --precision int8 -o x.xml", "take --to openvino_int8"),
+        ("hand25d --to tflite_uint8 --precision float16 -o x.tflite", "take --to tflite_float16"),
+        ("hand25d --to myriad --precision float16 -o x.blob", "--to myriad writes one kind of file"),
+        ("hand25d --to tensorrt --precision int8 -o x", "chosen on the device, with --precision of the script"),
+        ("hand25d --all --precision int8 -o x", "--all writes every precision"),
+        ("hand25d --all --to onnx -o x", "--all writes every target; leave out --to, or --all for that one alone"),
+        ("hand25d --all --to tflite -o x", "--all writes every target"),
+        ("hand25d --all --check", "--check is for --to edgetpu"),
+        ("hand25d --to c --check", "--check is for --to edgetpu"),
+        ("hand25d --to onnx --io uint8 -o x.onnx", "--io is for --to tflite, --to c and --to edgetpu"),
+        ("hand25d --precision float16 --io uint8 -o x.tflite", "--io uint8: --precision float16 takes float32"),
+        ("hand25d --to edgetpu --io float32 -o x.tflite", "--io float32: --to edgetpu takes int8 or uint8"),
+        ("hand25d --to onnx --min-mapped 0.5 -o x.onnx", "--min-mapped is for --to edgetpu"),
+        (
+            "hand25d --to edgetpu --min-mapped 2 -o x.tflite",
+            "--min-mapped 2: expected a share of the operators, 0 to 1",
+        ),
+        ("hand25d --to edgetpu --min-mapped nan -o x.tflite", "--min-mapped nan: expected a share"),
+        (
+            "hand25d --calibration pictures --gate-pictures 0 -o x.tflite",
+            "--gate-pictures 0: the gates need at least 2",
+        ),
+        ("hand25d --calibration pictures --gate-pictures 1 -o x.tflite", "one cannot show whether a file reacts to"),
+        ("hand25d --calibration pictures --pictures 0 -o x.tflite", "--pictures 0: the gates need at least 2"),
+        ("dog.keras --card dog.yaml --calibration pictures/0.png -o x.tflite", "pictures/0.png: 1 picture found; the"),
+        ("hand25d --calibration pictures --dataset hands -o x.tflite", "--dataset is the layout of --data"),
+        ("hand25d --structure-only --split val -o x.tflite", "--split is of --data; give --data FOLDER"),
+        ("hand25d --structure-only --weights x.weights.h5 -o x.tflite", "leave out --structure-only"),
+        ("dog.keras --card dog.yaml --weights x.h5 --calibration pictures -o x.tflite", "holds its weights"),
+        (
+            "hand25d --to c --precision float32 -o x.h",
+            "--precision is for a new file, and --to c without pictures takes",
+        ),
+        ("hand25d --to c --no-groups -o x.h", "--no-groups is for a new file"),
+        ("hand25d --to c --set input_px=64 -o x.h", "--set is for a new file"),
+        ("dog.keras --card dog.yaml --to c -o x.h", "--card is for a new file"),
         ("hand25d --structure-only --set input_px=50 -o x.tflite", "must be multiples of 8"),
     ],
 )
@@ -216,6 +253,12 @@ def test_a_model_of_the_zoo_is_built_as_asked_for(tmp_path, capsys):
     assert cli.main([*command, "-o", str(out)]) == 0, capsys.readouterr().err
     runner = TFLiteRunner(out, changed_card(info("hand25d"), {"input_px": (48, 64)}, {}).input)
     assert runner(np.zeros((1, 48, 64, 1), "uint16"))["heatmaps"].shape[1:3] == (24, 32)
+
+
+def test_a_header_is_made_of_a_network_without_weights_too(tmp_path, capsys):
+    command = "export hand25d --to c --structure-only --precision float32 --set input_px=48,64 -o"
+    assert cli.main([*command.split(), str(tmp_path / "hand.h")]) == 0, capsys.readouterr().err
+    assert "unsigned char hand25d_float32[]" in (tmp_path / "hand.h").read_text()
 
 
 def test_unwritable_folder_is_told_and_leaves_nothing(dog, capsys, monkeypatch):

@@ -33,22 +33,28 @@ if TYPE_CHECKING:
     import keras
 
     from posezoo.export.job import Job
+    from posezoo.export.targets import Target
 
 #: Networks with more multiplications are calibrated on fewer pictures by default.
 LARGE_MACS = 10e9
+DEFAULT_TARGET, DEFAULT_PRECISION, DEFAULT_SPLIT = "tflite", "int8", "train"
+#: Pictures that the gates run, by default and at least: one picture cannot show whether a file reacts to it.
+GATE_PICTURES, LEAST_PICTURES = 8, 2
+WHY_TWO = f"the gates need at least {LEAST_PICTURES}, for one cannot show whether a file reacts to the picture"
 
 
 def export_command(arguments: argparse.Namespace) -> int:
     """Gated files for other runtimes."""
     from posezoo.export.gates import GateError
-    from posezoo.export.targets import TARGETS, get_target
+    from posezoo.export.targets import TARGETS
 
     if arguments.to == "list":
         known = {t.name: t.title for t in TARGETS.values()} | {"c": "C header of the TFLite file, for microcontrollers"}
         print_table(f"{len(known)} target(s)", ("--to", "what"), list(known.items()))
         return DONE
+    refuse_what_does_not_apply(arguments)
     if arguments.check:
-        print("\n".join(get_target(arguments.to).told(export_job(arguments))))
+        print("\n".join(target_of(arguments).told(export_job(arguments))))
         return DONE
     if not arguments.out:
         raise CommandError("say where to write: -o FILE")
@@ -57,14 +63,14 @@ def export_command(arguments: argparse.Namespace) -> int:
         return export_all(export_job(arguments), out)
     if arguments.to == "c":
         return export_header(arguments, out)
-    target = get_target(arguments.to)
+    target = target_of(arguments)
     if target.suffix not in ("", out.suffix):
         raise CommandError(f"{out}: --to {target.name} writes a {target.suffix} file; name it so")
     if target.environment:
         make_environment(target.environment)
     job = export_job(arguments)
     try:
-        if target.name == "tflite":
+        if target.name == DEFAULT_TARGET:
             sidecar = export_tflite_file(job, arguments, out)
             print(f"written: {out} ({sidecar['bytes'] / 1e6:.2f} MB), {out}.json")
             return DONE
@@ -88,6 +94,120 @@ def export_command(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
+    """Refuse options that what is asked for would ignore.
+
+    Raises:
+        CommandError: Names the option and what it is for.
+        UnknownTargetError: There is no such target.
+    """
+    from posezoo.export.targets import get_target
+
+    to = arguments.to or DEFAULT_TARGET
+    if arguments.to not in (None, "c"):
+        get_target(to)
+    files = not arguments.all and to in (DEFAULT_TARGET, "c")
+    coral = not arguments.all and to == "edgetpu"
+    for option, given, applies, told in (
+        ("--all", arguments.all, not arguments.to, "writes every target; leave out --to, or --all for that one alone"),
+        ("--check", arguments.check, not arguments.all and to != "c", "is for --to edgetpu"),
+        ("--precision", arguments.precision, files, "is for --to tflite and --to c; " + instead(arguments)),
+        ("--io", arguments.io, files or coral, "is for --to tflite, --to c and --to edgetpu"),
+        ("--min-mapped", arguments.min_mapped is not None, coral, "is for --to edgetpu"),
+        ("--dataset", arguments.dataset, arguments.data, "is the layout of --data; give --data FOLDER"),
+        ("--split", arguments.split, arguments.data, "is of --data; give --data FOLDER"),
+        ("--weights", own_weights(arguments), not arguments.card,
+         "is for models of the zoo; a network of your own holds its weights"),
+        ("--weights", own_weights(arguments), not arguments.structure_only,
+         "is for networks that somebody trained; leave out --structure-only"),
+    ):  # fmt: skip
+        if given and not applies:
+            raise CommandError(f"{option} {told}")
+    refuse_for_released_header(arguments)
+    refuse_wrong_values(arguments)
+
+
+def instead(arguments: argparse.Namespace) -> str:
+    """What to do in place of a precision that the target does not take."""
+    from posezoo.export.targets import TARGETS
+
+    to, precision = arguments.to, arguments.precision
+    if arguments.all:
+        return "--all writes every precision"
+    if to in ("tensorrt", "tftrt"):
+        return f"of --to {to} it is chosen on the device, with --precision of the script in the folder"
+    better = f"{str(to).split('_')[0]}_{precision}"
+    return f"take --to {better}" if better in TARGETS else f"--to {to} writes one kind of file, see --to list"
+
+
+def own_weights(arguments: argparse.Namespace) -> bool:
+    """Whether --weights names a file."""
+    return arguments.weights != "default"
+
+
+def takes_released_file(arguments: argparse.Namespace) -> bool:
+    """Whether a C header is made of the released file, for want of pictures to make a new one with."""
+    return arguments.to == "c" and not (arguments.data or arguments.calibration or arguments.structure_only)
+
+
+def refuse_for_released_header(arguments: argparse.Namespace) -> None:
+    """Refuse options of a new file where the released one becomes a C header.
+
+    Raises:
+        CommandError: Names the option and what to add.
+    """
+    if not takes_released_file(arguments):
+        return
+    for option, given in (
+        ("--precision", arguments.precision not in (None, "int8")), ("--io", arguments.io not in (None, "int8")),
+        ("--card", arguments.card), ("--weights", own_weights(arguments)), ("--set", arguments.set),
+        ("--no-groups", arguments.no_groups), ("--no-dilation", arguments.no_dilation),
+        ("--pictures", arguments.pictures is not None), ("--gate-pictures", arguments.gate_pictures is not None),
+    ):  # fmt: skip
+        if given:
+            raise CommandError(
+                f"{option} is for a new file, and --to c without pictures takes the released one; give --calibration "
+                "FOLDER or --data FOLDER"
+            )
+
+
+def refuse_wrong_values(arguments: argparse.Namespace) -> None:
+    """Refuse numbers out of range, and types that the file's input and outputs cannot have.
+
+    Raises:
+        CommandError: Names the option and what is expected.
+    """
+    from posezoo.export.tflite import FLAVOURS
+
+    for option, count in (("--pictures", arguments.pictures), ("--gate-pictures", arguments.gate_pictures)):
+        if count is not None and count < LEAST_PICTURES:
+            raise CommandError(f"{option} {count}: {WHY_TWO}")
+    if arguments.min_mapped is not None and not 0 <= arguments.min_mapped <= 1:
+        raise CommandError(f"--min-mapped {arguments.min_mapped:g}: expected a share of the operators, 0 to 1")
+    precision = arguments.precision or DEFAULT_PRECISION
+    takes, kind = FLAVOURS[precision].io, f"--precision {precision}"
+    if arguments.to == "edgetpu":
+        takes, kind = ("int8", "uint8"), "--to edgetpu"
+    if arguments.io not in (None, *takes):
+        raise CommandError(f"--io {arguments.io}: {kind} takes {' or '.join(takes)}")
+
+
+def target_of(arguments: argparse.Namespace) -> Target:
+    """The target asked for, with the options that its function takes."""
+    from posezoo.export.targets import get_target
+
+    target = get_target(DEFAULT_TARGET if arguments.to in (None, "c") else arguments.to)
+    if target.name == "edgetpu":
+        given = {"io": arguments.io, "min_mapped": arguments.min_mapped}
+    elif target.name == DEFAULT_TARGET:
+        precision = arguments.precision or DEFAULT_PRECISION
+        given = {"precision": precision, "io": arguments.io}
+        target = replace(target, int8=precision == "int8")
+    else:
+        return target
+    return replace(target, options={name: value for name, value in given.items() if value is not None})
+
+
 def make_environment(name: str) -> None:
     """Make the environment of a target's tools, and say so, for it takes a download."""
     from posezoo.export.foreign import MissingToolError, environment
@@ -105,7 +225,7 @@ def export_header(arguments: argparse.Namespace, out: Path) -> int:
 
     if out.suffix != ".h":
         raise CommandError(f"{out}: a C header's name ends in .h")
-    if not arguments.data and not arguments.calibration:
+    if takes_released_file(arguments):
         return released_header(arguments.model, out)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
@@ -113,7 +233,7 @@ def export_header(arguments: argparse.Namespace, out: Path) -> int:
             export_tflite_file(export_job(arguments), arguments, file)
         except GateError as error:
             raise CommandError(f"nothing written: {error}") from error
-        return write_header(file.read_bytes(), out, f"{arguments.model}_{arguments.precision}")
+        return write_header(file.read_bytes(), out, f"{arguments.model}_{arguments.precision or DEFAULT_PRECISION}")
 
 
 def released_header(name: str, out: Path) -> int:
@@ -181,10 +301,12 @@ def export_job(arguments: argparse.Namespace) -> Job:
         pictures = list(smooth_pictures(card, min(count, 8)))
     else:
         pictures = calibration_pictures(arguments, card, count)
+    if len(pictures) < LEAST_PICTURES and not arguments.check:
+        raise CommandError(f"{arguments.data or arguments.calibration}: {len(pictures)} picture found; {WHY_TWO}")
     network = network_to_export(arguments, card, changes)
     for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
         network = rewrite(network) if wanted else network
-    gated = np.stack(pictures[: arguments.gate_pictures])
+    gated = np.stack(pictures[: arguments.gate_pictures or GATE_PICTURES])
     return Job(network, card, gated, pictures, trained, Path(arguments.model) if own else None)
 
 
@@ -220,7 +342,9 @@ def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) 
     from posezoo.data.calibration import person_crops, whole_pictures
 
     if arguments.data:
-        examples = training_examples(card, Path(arguments.data), dataset=arguments.dataset, split=arguments.split)
+        examples = training_examples(
+            card, Path(arguments.data), dataset=arguments.dataset, split=arguments.split or DEFAULT_SPLIT
+        )
         return person_crops(examples, limit=count)
     found = find_pictures([arguments.calibration])
     return whole_pictures(found, card.input, limit=count)
@@ -228,10 +352,7 @@ def calibration_pictures(arguments: argparse.Namespace, card: Card, count: int) 
 
 def export_tflite_file(job: Job, arguments: argparse.Namespace, out: Path) -> dict:
     """Write a gated TFLite file of the precision and types asked for; return its sidecar."""
-    from posezoo.export.targets import get_target
-
-    precision = {"precision": arguments.precision, "io": arguments.io}
-    made = replace(get_target("tflite"), options=precision, int8=arguments.precision == "int8").make(job, out)
+    made = target_of(arguments).make(job, out)
     sidecar = json.loads(out.with_name(out.name + ".json").read_text())
     rows = [
         (r["output"], r["kernels"], f"{r['psnr_db']:.1f}", f"{r['max_error']:.4f}", r["levels"])
@@ -267,7 +388,7 @@ def add_to(command: Command) -> None:
         date.
     """)  # fmt: skip
     parser.add_argument("model", nargs="?", default="", help="a name from 'posezoo list', or a network of your own")
-    parser.add_argument("--to", default="tflite", metavar="TARGET", help="see --to list (default: %(default)s)")
+    parser.add_argument("--to", metavar="TARGET", help=f"see --to list (default: {DEFAULT_TARGET})")
     parser.add_argument("--all", action="store_true", help="everything the model can become, into the folder OUT")
     parser.add_argument("-o", "--out", help="what to write")
     parser.add_argument("--card", metavar="FILE", help="the YAML card of a network of your own, see docs/export.md")
@@ -290,24 +411,27 @@ def add_to(command: Command) -> None:
     parser.add_argument("--dataset", choices=ALL_LAYOUTS, help=f"layout of --data (default: {defaults})")
     parser.add_argument(
         "--split",
-        default="train",
-        help="train, val, test or all, as the data have them (default: %(default)s)",
+        help=f"train, val, test or all, as the data have them (default: {DEFAULT_SPLIT})",
     )
     parser.add_argument(
         "--pictures", type=int, help="how many of them to use (default: 100, or 8 for networks above 10 GMACs)"
     )
-    parser.add_argument("--gate-pictures", type=int, default=8, help="how many the gates run (default: %(default)s)")
+    parser.add_argument("--gate-pictures", type=int, help=f"how many the gates run (default: {GATE_PICTURES})")
     parser.add_argument(
         "--check", action="store_true", help="--to edgetpu: only tell what would map and what would not, write nothing"
     )
     parser.add_argument(
-        "--precision", choices=("int8", "float32", "float16", "dynamic", "int16x8"), default="int8",
-        help="of --to tflite (default: %(default)s)",
+        "--precision", choices=("int8", "float32", "float16", "dynamic", "int16x8"),
+        help=f"of --to tflite and --to c (default: {DEFAULT_PRECISION})",
     )  # fmt: skip
     parser.add_argument(
         "--io", choices=("int8", "uint8", "int16", "float32"),
         help="type of the int8 TFLite file's input and outputs; browsers take uint8 or float32 (default: int8, of "
-        "--precision int16x8 int16)",
+        "--precision int16x8 int16); --to edgetpu takes int8 or uint8",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-mapped", type=float, metavar="SHARE",
+        help="--to edgetpu: refuse the file where at best a smaller share of its operators maps, 0 to 1 (default: 0.9)",
     )  # fmt: skip
     parser.add_argument("--weights", default="default", help="your own .weights.h5 (default: the released file)")
     set_argument(

@@ -534,7 +534,8 @@ def check_mapping(report: MappingReport, *, min_mapped: float = MIN_MAPPED) -> N
     way = WAYS_OUT.get(row.operator, "write the layer with operators that map, or end the network before it")
     raise EdgeTpuError(
         f"Edge TPU: at most {report.high} of {len(report.operators)} operators would map, because of {row.operator} of "
-        f"layer '{row.layer}' ({row.reason}): {way}; or ask for less with min_mapped"
+        f"layer '{row.layer}' ({row.reason}): {way}; or ask for less with --min-mapped SHARE "
+        "(min_mapped in Python)"
     )
 
 

@@ -35,7 +35,7 @@ class Target:
         title: One line about it.
         ending: What follows the model's name in the main file's; with a `/` at its end the target is a folder.
         function: Dotted name of a function of a `Job` and the main file's path that converts, gates and writes.
-        options: Its keyword arguments.
+        options: Its keyword arguments, and `check`'s.
         int8: Whether its file computes in 8 bits, for which it needs calibration pictures.
         calibrated: Whether it needs them for something else.
         environment: What of `converters/environments/` it needs; exporting everything leaves the target out where that
@@ -92,7 +92,7 @@ class Target:
         if not self.check:
             able = ", ".join(target.name for target in TARGETS.values() if target.check)
             raise NoReportError(f"--check is for {able}; leave it out and --to {self.name} writes a gated file")
-        return _function(self.check)(job)
+        return _function(self.check)(job, **self.options)
 
 
 def _function(dotted: str) -> Callable[..., Any]:

@@ -36,25 +36,25 @@ def tflite(job: Job, out: Path, *, precision: str, io: str | None = None) -> Mad
     return write(job, with_metadata(content, job.card), out, limits_of(job, precision), OLD_RUNTIME, record)
 
 
-def edgetpu(job: Job, out: Path) -> Made:
+def edgetpu(job: Job, out: Path, *, io: str = "int8", min_mapped: float = tpu.MIN_MAPPED) -> Made:
     """An int8 file for Edge TPU with its predicted mapping, compiled where the compiler is installed."""
-    content, report = tpu.to_edgetpu(job.network, job.card, job.calibration)
-    tpu.check_mapping(report)
+    content, report = tpu.to_edgetpu(job.network, job.card, job.calibration, io=io)
+    tpu.check_mapping(report, min_mapped=min_mapped)
     content = with_metadata(content, job.card)
     record = {"precision": "int8", "calibration_pictures": len(job.calibration), "edgetpu": report.as_dict()}
     made = write(job, content, out, job.int8, COMPILERS_AGE, record, compiler=True)
     return Made(made.files, made.agreements, made.details, (*report.lines()[:2], *made.notes))
 
 
-def edgetpu_check(job: Job) -> list[str]:
+def edgetpu_check(job: Job, *, io: str = "int8", min_mapped: float = tpu.MIN_MAPPED) -> list[str]:
     """What Edge TPU would make of a network, and why it would be refused if it would.
 
     Raises:
         EdgeTpuError: The compiler would not load the file; the message names the layer and the way out.
     """
-    _, report = tpu.to_edgetpu(job.network, job.card, job.calibration)
+    _, report = tpu.to_edgetpu(job.network, job.card, job.calibration, io=io)
     try:
-        tpu.check_mapping(report)
+        tpu.check_mapping(report, min_mapped=min_mapped)
     except tpu.EdgeTpuError as error:
         return [*report.lines(), str(error)]
     return report.lines()
