@@ -210,6 +210,14 @@ def test_too_little_mapped_is_refused_with_layer_and_way_out(card, tiny_pictures
     check_mapping(report, min_mapped=0.2)
 
 
+def test_layer_that_the_converter_leaves_in_floats_is_blamed_itself(card, tiny_pictures):
+    """Not the conversion to floats before it, nor a number behind its name."""
+    _, report = to_edgetpu(network_of(card.input, L.LayerNormalization(name="odd")), card, tiny_pictures[:2])
+    assert {row.layer for row in report.operators} == {"stem", "odd", "heatmaps"}
+    with pytest.raises(EdgeTpuError, match=r"because of NEG of layer 'odd' \(it never maps\): .*BatchNormalization"):
+        check_mapping(report)
+
+
 def test_report_says_that_nothing_was_compiled(made):
     lines = made[3].lines()
     assert lines[0] == "predicted mapping (not compiled): 7 to 7 of 7 operators, 100% to 100%"

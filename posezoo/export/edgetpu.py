@@ -10,6 +10,7 @@ a predicted mapping, with a low and a high figure: nothing here is compiled unle
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import tempfile
@@ -50,6 +51,8 @@ MIN_MAPPED = 0.9
 
 OK, UNCERTAIN, CPU = "ok", "uncertain", "cpu"
 
+#: How the names of tensors begin that belong to no layer.
+CONVERTERS_OWN = "tfl."
 #: Kinds without limits of their own.
 FREE = (
     "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "LOGISTIC", "TANH", "RELU", "RELU6", "RELU_N1_TO_1", "L2_NORMALIZATION",
@@ -72,6 +75,7 @@ WAYS_OUT = {
     "RESIZE_BILINEAR": "enlarge by two at a time, or on the host",
     "RESIZE_NEAREST_NEIGHBOR": "enlarge by two at a time, or on the host",
     "TRANSPOSE": "keep channels last throughout; no channel shuffle",
+    "NEG": "LayerNormalization is made of it: use BatchNormalization, which becomes part of a convolution",
 }
 
 
@@ -133,12 +137,28 @@ def operators_of(model: Any) -> list[Operator]:
         inputs, outputs = tuple(int(t) for t in op.inputs if t >= 0), tuple(int(t) for t in op.outputs)
         layer = _name(graph.tensors[outputs[0]])
         found.append(Operator(i, kind, version, layer, op.builtinOptions, inputs, outputs, graph, constants, values))
-    return found
+    return _with_owners(found)
+
+
+def _with_owners(operators: Sequence[Operator]) -> list[Operator]:
+    """Give conversions to floats the layer that takes the floats, and those back the layer that made them.
+
+    The converter puts them around operators without an int8 form, under names of its own.
+    """
+    takers = {i: op for op in reversed(operators) for i in op.inputs}
+    makers = {i: op for op in operators for i in op.outputs}
+    owners = {"DEQUANTIZE": lambda op: takers.get(op.outputs[0]), "QUANTIZE": lambda op: makers.get(op.inputs[0])}
+    named = []
+    for op in operators:
+        owner = owners[op.kind](op) if op.kind in owners and op.layer.startswith(CONVERTERS_OWN) else None
+        named.append(dataclasses.replace(op, layer=owner.layer) if owner else op)
+    return named
 
 
 def _name(tensor: Any) -> str:
+    """The layer that a tensor is named after; of several tensors of a layer all but the first are numbered."""
     name = tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name or ""
-    return name.split(";")[0]
+    return re.sub(r":\d+$", "", name.split(";")[0])
 
 
 def refuse_new_operators(content: bytes) -> None:
@@ -402,9 +422,14 @@ class MappingReport:
 
     @property
     def blamed(self) -> Placed | None:
-        """The first operator that does not surely map; those for the processor come before uncertain ones."""
+        """The first operator that does not surely map; those for the processor come before uncertain ones.
+
+        A conversion to floats comes after them: it is there for the operator that takes the floats.
+        """
         doubtful = [row for row in self.operators if row.verdict != OK]
-        return min(doubtful, key=lambda row: (row.verdict != CPU, row.index), default=None)
+        return min(
+            doubtful, key=lambda row: (row.verdict != CPU, row.operator == "DEQUANTIZE", row.index), default=None
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -23,6 +23,7 @@ from posezoo.files import replacing_folder, write_json
 
 #: Calibration pictures in the folder, at most.
 PICTURES = 64
+DENSE = "--no-groups (posezoo.export.rewrite.without_groups in Python) makes it dense"
 
 
 @cache
@@ -52,7 +53,7 @@ def coverage(frozen: Frozen) -> dict[str, Any]:
             if kind == "Conv2D":
                 image, kernel = (tensor.shape for tensor in graph.get_operation_by_name(node).inputs)
                 if image[-1] != kernel[2]:
-                    why = f"is grouped ({image[-1] // kernel[2]}); posezoo.export.rewrite.without_groups makes it dense"
+                    why = f"is grouped ({image[-1] // kernel[2]}); {DENSE}"
             if why:
                 left.append({"layer": frozen.layer_of(node), "operator": kind, "why": why})
     return {"operations": total, "converted": total - len(left), "left": left, "list": operator_list()["source"]}
