@@ -17,12 +17,18 @@ from posezoo.zoo import released_card
 NAMES = sorted(all_cards())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_card_matches_network(name):
-    pytest.importorskip("keras")
+@pytest.fixture(scope="module", params=NAMES)
+def built(request):
+    """A card and its network; every network is built once for all tests of it."""
+    keras = pytest.importorskip("keras")
+    keras.backend.clear_session()
+    return read_card(request.param), posezoo.build(request.param)
+
+
+def test_card_matches_network(built):
     from posezoo import counts
 
-    card, network = read_card(name), posezoo.build(name)
+    card, network = built
     assert counts.params(network) == card.size["params"]
     assert counts.macs(network) == card.size["macs"]
     assert network.input_shape == (None, *card.input.shape)
@@ -31,6 +37,19 @@ def test_card_matches_network(name):
         return
     codec = make_codec(input_wh=card.input.wh, **card.codec)
     assert set(codec.outputs) <= set(network.output)
+
+
+def test_network_can_have_a_keras_2_twin(built):
+    """What `posezoo.compression.keras2.rebuild` asks of a network."""
+    from posezoo.compression.keras2 import TWINS
+
+    _, network = built
+    image, *layers = network.layers
+    assert type(image).__name__ == "InputLayer" and len(network.inputs) == 1
+    kinds = {layer.name: type(layer).__name__ for layer in layers}
+    assert {name: kind for name, kind in kinds.items() if kind not in TWINS} == {}
+    assert [layer.name for layer in layers if len(layer._inbound_nodes) != 1] == []
+    assert isinstance(network.output, dict)
 
 
 @pytest.mark.parametrize("name", NAMES)
