@@ -16,11 +16,15 @@ class GateError(UserError, RuntimeError):
     """An exported file that does not agree with its network."""
 
 
-class PrecisionError(GateError):
+class FarError(GateError):
+    """A file whose outputs are too far from its network's: rounded too roughly, or computing something else."""
+
+
+class PrecisionError(FarError):
     """A file that computes the same as its network, but too roughly."""
 
 
-#: An output nearer than this computes the same; a farther one computes something else.
+#: An output nearer than this computes the same; a farther one may compute something else.
 SAME_DB = 10.0
 
 
@@ -106,22 +110,24 @@ def check(
 
     Raises:
         GateError: Names every output that failed, by how much, and what is allowed.
-        PrecisionError: The same, where all that failed are near.
+        FarError: The same, where all that failed are too far from the reference.
+        PrecisionError: The same, where they are not very far.
     """
-    failed, near = [], True
+    failed: list[str] = []
+    kind: type[GateError] = PrecisionError
     for row in rows:
         told = f"output '{row.output}' on {row.kernels} kernels"
         levels = min_levels if sizes is None else min(min_levels, sizes[row.output] // 4)
         if row.levels < levels:
             failed.append(f"{told} is nearly constant: {row.levels} different values, at least {levels} expected")
-            near = False
+            kind = GateError
         elif row.psnr_db < min_psnr_db:
             failed.append(f"{told}: PSNR {row.psnr_db:.1f} dB, at least {min_psnr_db:.1f} expected")
-            near = near and row.psnr_db >= SAME_DB
+            kind = FarError if kind is PrecisionError and row.psnr_db < SAME_DB else kind
         elif max_error is not None and row.max_error > max_error:
             failed.append(f"{told}: largest error {row.max_error:.2g} of the range, at most {max_error:.2g} allowed")
     if failed:
-        raise (PrecisionError if near else GateError)("; ".join(failed))
+        raise kind("; ".join(failed))
 
 
 def check_reacts(outputs: dict[str, np.ndarray], *, kernels: str) -> None:
