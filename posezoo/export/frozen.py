@@ -102,8 +102,9 @@ def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
     outputs = {name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)}
     ranks = {name: len(tensor.shape) for name, tensor in zip(names, frozen.outputs, strict=True)}
     definition = _without_compile_marks(frozen.graph.as_graph_def())
-    graph = _optimised(definition, frozen.inputs[0].name, list(outputs.values()))
-    return Frozen(graph, frozen.inputs[0].name, outputs, ranks, tuple(layer.name for layer in network.layers))
+    source = frozen.inputs[0].name
+    graph = _not_waiting(_optimised(definition, source, list(outputs.values())), source)
+    return Frozen(graph, source, outputs, ranks, tuple(layer.name for layer in network.layers))
 
 
 def _without_compile_marks(definition: Any) -> Any:
@@ -113,6 +114,19 @@ def _without_compile_marks(definition: Any) -> Any:
         for mark in COMPILE_MARKS:
             if mark in holder.attr:
                 del holder.attr[mark]
+    return definition
+
+
+def _not_waiting(definition: Any, source: str) -> Any:
+    """Let no node wait for the input without reading it, as constants do that came out of a SavedModel's function.
+
+    Such waiting changes no number, but another input cannot be put in its place: who imports the graph with one of his
+    own would still be asked for this one.
+    """
+    waiting = f"^{source.split(':')[0]}"
+    for node in definition.node:
+        if waiting in node.input:
+            node.input[:] = [name for name in node.input if name != waiting]
     return definition
 
 
