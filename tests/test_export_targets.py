@@ -16,6 +16,7 @@ import cv2  # noqa: E402
 from posezoo import cli  # noqa: E402
 from posezoo.cards import CardError, WeightFile, read_card_file  # noqa: E402
 from posezoo.commands.calibration import LAYOUTS  # noqa: E402
+from posezoo.export.everything import LEFT_OUT, WRITTEN, read_manifest  # noqa: E402
 from posezoo.export.gates import FarError, PrecisionError  # noqa: E402
 from posezoo.export.job import Limits  # noqa: E402
 from posezoo.export.own import NetworkError, open_network  # noqa: E402
@@ -139,6 +140,43 @@ def test_own_saved_model_is_exported(dog, capsys, monkeypatch):
     command = "export dog_saved --card dog.yaml --to onnx --calibration pictures -o dog.onnx"
     assert cli.main(command.split()) == 0, capsys.readouterr().err
     command = "export dog_saved --card dog.yaml --calibration pictures -o dog.tflite"
+    assert cli.main(command.split()) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("network", ["dog.keras", "dog_saved"])
+def test_own_network_reaches_every_target(dog, capsys, monkeypatch, network):
+    """As a file of layers, and as a SavedModel with variables as Keras writes it."""
+    pytest.importorskip("tf2onnx")
+    monkeypatch.chdir(dog)
+    keras.models.load_model("dog.keras").export("dog_saved", verbose=False)
+    command = ["export", network, "--card", "dog.yaml", "--all", "--calibration", "pictures", "-o", "out"]
+    assert cli.main(command) == 0, capsys.readouterr()
+    entries = read_manifest(dog / "out")["models"]["dog"]["targets"]
+    assert list(entries) == list(TARGETS)
+    missing = {name for name, entry in entries.items() if entry["status"] == LEFT_OUT}
+    assert missing <= {name for name, target in TARGETS.items() if target.environment}
+    refused = {name: entry["reason"] for name, entry in entries.items() if entry["status"] not in (WRITTEN, LEFT_OUT)}
+    assert refused == {}
+
+
+def test_own_saved_model_is_checked_for_edge_tpu(dog, capsys, monkeypatch):
+    monkeypatch.chdir(dog)
+    keras.models.load_model("dog.keras").export("dog_saved", verbose=False)
+    command = "export dog_saved --card dog.yaml --to edgetpu --check --calibration pictures"
+    assert cli.main(command.split()) == 0, capsys.readouterr().err
+    assert "2 to 2 of 2 operators" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--no-groups", "--no-dilation"])
+def test_layers_of_a_saved_model_cannot_be_replaced(dog, capsys, monkeypatch, flag):
+    monkeypatch.chdir(dog)
+    save_with_constants(dog / "frozen", 0)
+    command = f"export frozen --card dog.yaml {flag} --calibration pictures -o x.tflite"
+    assert cli.main(command.split()) == 2
+    told = capsys.readouterr().err
+    assert f"{flag} replaces layers of Keras, but layer 'saved_model' is a SavedModel" in told
+    assert f"give the network as one, or leave out {flag}" in told
+    command = f"export dog.keras --card dog.yaml {flag} --calibration pictures -o x.tflite"
     assert cli.main(command.split()) == 0, capsys.readouterr().err
 
 

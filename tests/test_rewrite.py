@@ -14,7 +14,7 @@ from keras import layers as L  # noqa: E402
 
 from posezoo import counts  # noqa: E402
 from posezoo.cards import read_card  # noqa: E402
-from posezoo.export.rewrite import combed, with_convolved_dense, without_groups  # noqa: E402
+from posezoo.export.rewrite import RewriteError, combed, with_convolved_dense, without_groups  # noqa: E402
 from posezoo.export.tflite import operators, to_tflite  # noqa: E402
 from posezoo.inference.runners import TFLiteRunner, normalise  # noqa: E402
 from posezoo.layers import GroupedConv2D  # noqa: E402
@@ -68,6 +68,18 @@ def test_int8_files_agree_and_hold_what_edge_tpu_takes(hand, frames):
     assert levels.mean() < 0.5
 
 
+def test_other_layers_with_groups_are_no_convolutions():
+    image = keras.Input((12, 12, 4), name="image")
+    x = L.GroupNormalization(2, name="norm")(L.Conv2D(6, 3, groups=2, name="grouped")(image))
+    network = keras.Model(image, {"y": L.Conv2D(2, 1, name="y")(x)})
+    plain = without_groups(network)
+    assert [plain.get_layer(name).groups for name in ("grouped", "norm")] == [1, 2]
+    x = np.random.default_rng(0).normal(size=(2, 12, 12, 4)).astype("float32")
+    expected, got = (np.asarray(n(x)["y"]) for n in (network, plain))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert without_groups(plain) is plain
+
+
 @pytest.mark.parametrize("height, width, dilation", [(12, 15, 2), (7, 9, 3), (16, 16, 4), (5, 3, 4)])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_combs_of_any_size(height, width, dilation, groups):
@@ -82,7 +94,7 @@ def test_combs_of_any_size(height, width, dilation, groups):
 def test_what_combs_cannot_stand_for_is_told():
     image = keras.Input((12, 12, 4), name="image")
     y = GroupedConv2D(6, 3, padding="valid", dilation_rate=2, name="y")(image)
-    with pytest.raises(ValueError, match="layer 'y': combs stand for one dilation"):
+    with pytest.raises(RewriteError, match="layer 'y': combs stand for one dilation.*; change the layer, or"):
         combed(keras.Model(image, {"y": y}))
 
 

@@ -277,7 +277,7 @@ def export_all(job: Job, folder: Path) -> int:
 def export_job(arguments: argparse.Namespace) -> Job:
     """The network to export, from the zoo or a file of the user's own, with pictures for calibration and gates."""
     from posezoo.export.job import Job
-    from posezoo.export.rewrite import combed, without_groups
+    from posezoo.export.rewrite import combed, require_layers, without_groups
     from posezoo.export.seeded import smooth_pictures
 
     if arguments.check and not (arguments.data or arguments.calibration):
@@ -304,8 +304,12 @@ def export_job(arguments: argparse.Namespace) -> Job:
     if len(pictures) < LEAST_PICTURES and not arguments.check:
         raise CommandError(f"{arguments.data or arguments.calibration}: {len(pictures)} picture found; {WHY_TWO}")
     network = network_to_export(arguments, card, changes)
-    for wanted, rewrite in ((arguments.no_groups, without_groups), (arguments.no_dilation, combed)):
-        network = rewrite(network) if wanted else network
+    for flag, wanted, rewrite in (
+        ("--no-groups", arguments.no_groups, without_groups), ("--no-dilation", arguments.no_dilation, combed),
+    ):  # fmt: skip
+        if wanted:
+            require_layers(network, wanted=flag)
+            network = rewrite(network)
     gated = np.stack(pictures[: arguments.gate_pictures or GATE_PICTURES])
     return Job(network, card, gated, pictures, trained, Path(arguments.model) if own else None)
 

@@ -62,7 +62,7 @@ FREE = (
 KNOWN_CUSTOM = ("CUSTOM TFLite_Detection_PostProcess",)
 #: What to do about operators that never map, or that the compiler does not know.
 WAYS_OUT = {
-    "CONV_2D": "export through posezoo.export.edgetpu, which writes groups as one dense convolution",
+    "CONV_2D": "export the Keras layers (a .keras file) to edgetpu, which writes groups as one dense convolution",
     "TRANSPOSE_CONV": "export through posezoo.export.edgetpu, which takes the activation out",
     "TILE": "enlarge with UpSampling2D or Resizing, which become one operator",
     "HARD_SWISH": "use relu6 or swish",

@@ -13,7 +13,34 @@ import numpy as np
 from keras import layers as L
 from keras import ops
 
+from posezoo.errors import UserError
 from posezoo.layers import ChannelShuffle, GroupedConv2D
+
+
+class RewriteError(UserError, ValueError):
+    """A network or a layer that a rewrite does not fit."""
+
+
+def require_layers(network: keras.Model, *, wanted: str) -> None:
+    """Refuse a network whose layers a rewrite cannot see, for users who ask for one.
+
+    Args:
+        network: Keras network.
+        wanted: What was asked for, for the message.
+
+    Raises:
+        RewriteError: It holds a layer with a graph of its own, such as a SavedModel.
+    """
+    if closed := _closed(network):
+        raise RewriteError(
+            f"{wanted} replaces layers of Keras, but layer '{closed[0]}' is a SavedModel, whose layers cannot be told "
+            f"apart; expected a .keras file: give the network as one, or leave out {wanted}"
+        )
+
+
+def _closed(network: keras.Model) -> list[str]:
+    """Names of the layers that no copy can be made of: graphs of TensorFlow."""
+    return [layer.name for layer in network.layers if isinstance(layer, L.TFSMLayer)]
 
 
 def rewritten(network: keras.Model, replace: Callable[[L.Layer], L.Layer | None]) -> keras.Model:
@@ -59,7 +86,7 @@ def _where(wanted: Callable[[L.Layer], bool], network: keras.Model, like: Callab
     """Replace the layers that are wanted; the network itself where there are none, or where it is no functional one."""
     if not isinstance(network, keras.Sequential) and not hasattr(network, "operations"):
         return network
-    if not any(wanted(layer) for layer in network.layers):
+    if _closed(network) or not any(wanted(layer) for layer in network.layers):
         return network
     return rewritten(network, lambda layer: like(layer) if wanted(layer) else None)
 
@@ -146,14 +173,22 @@ def without_groups(network: keras.Model) -> keras.Model:
 
     More multiplications, the same numbers: what Edge TPU and old Myriad compilers take. Depthwise convolutions stay.
     The channels' shuffles go into the kernels that follow them.
+
+    Args:
+        network: Returned as it is where it holds no such layer, or is no functional network.
     """
 
     def dense(layer):
         if isinstance(layer, ChannelShuffle):
             return L.Activation("linear", name=layer.name)
-        return DenseOfGroups.like(layer) if getattr(layer, "groups", 1) > 1 else None
+        return DenseOfGroups.like(layer)
 
-    return rewritten(network, dense)
+    return _where(lambda layer: isinstance(layer, ChannelShuffle) or _is_grouped(layer), network, dense)
+
+
+def _is_grouped(layer: L.Layer) -> bool:
+    # Layers that are no convolutions have groups too, such as GroupNormalization.
+    return isinstance(layer, L.Conv2D) and layer.groups > 1
 
 
 def combed(network: keras.Model) -> keras.Model:
@@ -161,13 +196,16 @@ def combed(network: keras.Model) -> keras.Model:
 
     With dilation d, pixels d apart never meet others: the d x d interleaved small pictures are convolved one by one
     and woven together again. Exactly the same sums, for targets without native dilation.
+
+    Args:
+        network: Returned as it is where it holds no such layer, or is no functional network.
+
+    Raises:
+        RewriteError: A dilated convolution has a stride, another padding, or dilations that differ.
     """
-
-    def comb(layer):
-        dilation = getattr(layer, "dilation_rate", (1, 1))
-        return CombConv2D.like(layer) if isinstance(layer, L.Conv2D) and max(dilation) > 1 else None
-
-    return rewritten(network, comb)
+    return _where(
+        lambda layer: isinstance(layer, L.Conv2D) and max(layer.dilation_rate) > 1, network, CombConv2D.like
+    )  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(package="posezoo")
@@ -213,13 +251,14 @@ class CombConv2D(GroupedConv2D):
         """Return the combed form of a dilated convolution, without weights.
 
         Raises:
-            ValueError: It has a stride, another padding, or dilations that differ.
+            RewriteError: It has a stride, another padding, or dilations that differ.
         """
         rows, columns = layer.dilation_rate
         if rows != columns or max(layer.strides) > 1 or layer.padding != "same":
-            raise ValueError(
+            raise RewriteError(
                 f"layer '{layer.name}': combs stand for one dilation, stride 1 and same padding; it has dilation "
-                f"{layer.dilation_rate}, strides {layer.strides}, padding '{layer.padding}'"
+                f"{layer.dilation_rate}, strides {layer.strides}, padding '{layer.padding}'; change the layer, or "
+                "export the network with its dilation"
             )
         return cls.from_config({**layer.get_config(), "dilation_rate": 1, "comb": rows})
 
