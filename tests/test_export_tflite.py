@@ -339,6 +339,17 @@ def test_layer_without_an_operator_is_named(tiny_spec, tiny_pictures, precision)
         to_tflite(unsupported(tiny_spec), tiny_spec, calibration, precision=precision)
 
 
+def test_layer_is_named_where_the_converter_writes_its_operator_in_capitals(tiny_spec, tiny_pictures):
+    import keras
+
+    image = keras.Input(tiny_spec.shape, name="image")
+    x = keras.layers.Reshape((8, 8, 64, 3))(image)
+    x = keras.layers.Conv3D(2, 3, name="volume")(x)
+    network = keras.Model(image, {"out": x})
+    with pytest.raises(ConversionError, match=r"TFLite in int16x8 has no operator for layer 'volume' \(Conv3D\)"):
+        to_tflite(network, tiny_spec, tiny_pictures[:2], precision="int16x8")
+
+
 # ------------------------------------------------------------------------------------------- float layers
 
 

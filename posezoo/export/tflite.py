@@ -199,12 +199,12 @@ def _blamed(nodes: Mapping[str, str], layers: Sequence[str], precision: str) -> 
         yield
     except (ConverterError, RuntimeError, ValueError) as error:
         told = str(error)
-        kinds = {kind for kind in re.findall(r"tf\.(\w+)|op: '(\w+)'", told) for kind in kind if kind}
-        kinds &= {kind.upper() for kind in nodes.values()} | set(nodes.values())
+        kinds = {_plain(kind) for kinds in re.findall(r"tf\.(\w+)|op: '(\w+)'", told) for kind in kinds if kind}
+        kinds &= {_plain(kind) for kind in nodes.values()}
         if isinstance(error, UserError) or not (isinstance(error, ConverterError) or kinds):
             raise
         guilty = sorted({
-            f"'{layer_of(node, layers) or node}' ({op})" for node, op in nodes.items() if {op, op.upper()} & kinds
+            f"'{layer_of(node, layers) or node}' ({op})" for node, op in nodes.items() if _plain(op) in kinds
         })  # fmt: skip
         first = told.strip().splitlines()[0] if told.strip() else type(error).__name__
         raise ConversionError(
@@ -213,6 +213,11 @@ def _blamed(nodes: Mapping[str, str], layers: Sequence[str], precision: str) -> 
             if guilty
             else f"TFLite in {precision} refused the network: {first}"
         ) from error
+
+
+def _plain(kind: str) -> str:
+    """Name an operation alike for TensorFlow's `Conv3D` and TFLite's `CONV_3D`."""
+    return kind.replace("_", "").lower()
 
 
 def gate(
