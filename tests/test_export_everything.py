@@ -46,6 +46,15 @@ def interrupted(job, out):
     raise KeyboardInterrupt
 
 
+def broken(job, out):
+    MADE.append(out.name)
+    raise ValueError("shapes differ\nin the middle of TensorFlow")
+
+
+def silent(job, out):
+    raise MemoryError
+
+
 def disk_full(job, out):
     raise OSError(28, "No space left on device")
 
@@ -143,6 +152,19 @@ def test_interrupted_run_goes_on_where_it_stopped(tiny_job, tmp_path):
     MADE.clear()
     assert statuses(tiny_job, tmp_path, [GOOD, target("other", "two_files")]) == [KEPT, WRITTEN]
     assert MADE == ["tiny.other"]
+
+
+def test_unexpected_error_fails_its_target_alone_and_is_tried_again(tiny_job, tmp_path):
+    targets = [target("wrong", "broken"), target("quiet", "silent"), GOOD]
+    outcomes = export_everything(tiny_job, tmp_path, targets=targets)
+    assert [o.status for o in outcomes] == [FAILED, FAILED, WRITTEN]
+    way = "-v instead of --all shows where it came from"
+    assert outcomes[0].entry["reason"] == f"ValueError: shapes differ; --to wrong {way}"
+    assert outcomes[1].entry["reason"] == f"MemoryError; --to quiet {way}"
+    assert "| the wrong | failed |" in (tmp_path / "exports.md").read_text()
+    MADE.clear()
+    assert statuses(tiny_job, tmp_path, targets) == [FAILED, FAILED, KEPT]
+    assert MADE == ["tiny.wrong"]
 
 
 def test_full_disk_stops_and_leaves_what_is_whole(tiny_job, tmp_path):

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST, TABLE = "manifest.json", "exports.md"
 #: What may become of a target: a file; a file that was there; a layer that it does not take; a file that did not agree,
-#: which was not written; a tool that is missing.
+#: which was not written, or an error that nobody expected; a tool that is missing.
 WRITTEN, KEPT, REFUSED, FAILED, LEFT_OUT = "written", "kept", "refused", "failed", "left out"
 #: Packages whose version is part of what a file was made from.
 PACKAGES = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "openvino", "ai-edge-litert")
@@ -54,8 +54,9 @@ def export_everything(
     """Write every target that takes a model, and the manifest after each.
 
     A target whose files are whole and were made from the same weights, pictures and versions is not made again; what
-    was refused or failed so is not tried again either. Interrupted, the folder holds only whole files, and the
-    manifest those that passed.
+    was refused or failed so is not tried again either, unless for an error that nobody expected: that target failed,
+    and the others are made all the same. Interrupted, the folder holds only whole files, and the manifest those that
+    passed.
 
     Args:
         job: The network. Several models may share a folder.
@@ -85,8 +86,11 @@ def export_everything(
 
 
 def is_valid(entry: dict[str, Any], folder: Path) -> bool:
-    """Whether what a manifest says of a target still holds: every file has its hash. Left out is never valid."""
-    if entry["status"] == LEFT_OUT:
+    """Whether what a manifest says of a target still holds: every file has its hash.
+
+    What was left out, or ended in an error that nobody expected, is never valid: memory may have been short.
+    """
+    if entry["status"] == LEFT_OUT or entry.get("unexpected"):
         return False
     return all(
         (folder / name).exists() and describe(folder / name)["sha256"] == file["sha256"]
@@ -143,6 +147,13 @@ def _make(target: Target, job: Job, folder: Path, key: str) -> Outcome:
         status, entry["reason"] = FAILED, str(error)
     except UserError as error:
         status, entry["reason"] = REFUSED, str(error)
+    except OSError:
+        # The folder cannot be written to, or the disk is full: no other target would fare better.
+        raise
+    except Exception as error:
+        log.info("%s %s: an error that nobody expected", job.card.name, target.name, exc_info=error)
+        status, entry["unexpected"] = FAILED, True
+        entry["reason"] = f"{_first_line(error)}; --to {target.name} -v instead of --all shows where it came from"
     else:
         status = WRITTEN
         entry |= {
@@ -153,6 +164,11 @@ def _make(target: Target, job: Job, folder: Path, key: str) -> Outcome:
     entry |= {"status": status, "seconds": round(time.perf_counter() - start, 1)}
     log.info("%s %s: %s", job.card.name, target.name, status)
     return Outcome(target.name, status, entry)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
