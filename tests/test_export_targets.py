@@ -159,6 +159,29 @@ def test_own_network_reaches_every_target(dog, capsys, monkeypatch, network):
     assert refused == {}
 
 
+@pytest.mark.parametrize("target, out", [("tflite", "dog.tflite"), ("onnx", "dog.onnx")])
+def test_own_sequential_network_is_exported(dog, capsys, monkeypatch, target, out):
+    pytest.importorskip("tf2onnx")
+    monkeypatch.chdir(dog)
+    functional = keras.models.load_model("dog.keras")
+    network = keras.Sequential([keras.Input((32, 48, 3)), *functional.layers[1:]])
+    network.save("sequence.keras")
+    command = f"export sequence.keras --card dog.yaml --to {target} --calibration pictures -o {out}"
+    assert cli.main(command.split()) == 0, capsys.readouterr().err
+    opened = open_network(dog / "sequence.keras", read_card_file(dog / "dog.yaml"))
+    assert list(opened.output) == ["heatmaps"]
+    pictures = np.random.default_rng(0).uniform(size=(2, 32, 48, 3)).astype("float32")
+    np.testing.assert_array_equal(opened(pictures)["heatmaps"], functional(pictures))
+
+
+def test_own_sequential_network_that_was_never_built_is_told(dog):
+    keras.Sequential([keras.layers.Conv2D(3, 1)]).save(dog / "sequence.keras")
+    with pytest.raises(
+        NetworkError, match="a sequential one that was built, with one input; build it with keras.Input"
+    ):
+        open_network(dog / "sequence.keras", read_card_file(dog / "dog.yaml"))
+
+
 def test_own_saved_model_is_checked_for_edge_tpu(dog, capsys, monkeypatch):
     monkeypatch.chdir(dog)
     keras.models.load_model("dog.keras").export("dog_saved", verbose=False)

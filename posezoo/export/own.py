@@ -46,8 +46,13 @@ def open_network(path: Path | str, card: Card) -> keras.Model:
             f"{path}: Keras cannot open it ({str(error).splitlines()[0]}); a network with layers of your own is taken "
             "as a SavedModel: network.export(FOLDER)"
         ) from error
+    if isinstance(network, keras.Sequential) and network.built:
+        network = keras.Model(network.inputs, network.outputs, name=network.name)
     if not hasattr(network, "operations") or len(network.inputs) != 1:
-        raise NetworkError(f"{path}: expected a functional or sequential network with one input")
+        raise NetworkError(
+            f"{path}: expected a functional network or a sequential one that was built, with one input; build it with "
+            "keras.Input as its first layer, or give a SavedModel: network.export(FOLDER)"
+        )
     _check_input(tuple(network.inputs[0].shape[1:]), card, path)
     outputs = network.output
     if not isinstance(outputs, dict):
