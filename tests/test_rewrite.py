@@ -15,6 +15,7 @@ from keras import layers as L  # noqa: E402
 from posezoo import counts  # noqa: E402
 from posezoo.cards import read_card  # noqa: E402
 from posezoo.export.rewrite import RewriteError, combed, with_convolved_dense, without_groups  # noqa: E402
+from posezoo.export.simplify import simplified  # noqa: E402
 from posezoo.export.tflite import operators, to_tflite  # noqa: E402
 from posezoo.inference.runners import TFLiteRunner, normalise  # noqa: E402
 from posezoo.layers import GroupedConv2D  # noqa: E402
@@ -78,6 +79,18 @@ def test_other_layers_with_groups_are_no_convolutions():
     expected, got = (np.asarray(n(x)["y"]) for n in (network, plain))
     np.testing.assert_allclose(got, expected, atol=1e-5)
     assert without_groups(plain) is plain
+
+
+@pytest.mark.parametrize("rewrite", [simplified, without_groups])
+def test_copies_know_the_mean_that_a_normalisation_learned(rewrite):
+    rng = np.random.default_rng(0)
+    norm = L.Normalization(name="norm")
+    norm.adapt(rng.uniform(2, 5, (8, 12, 12, 4)))
+    image = keras.Input((12, 12, 4), name="image")
+    network = keras.Model(image, {"y": L.Conv2D(6, 3, groups=2, name="y")(norm(image))})
+    x = rng.uniform(2, 5, (2, 12, 12, 4)).astype("float32")
+    expected, got = (np.asarray(n(x)["y"]) for n in (network, rewrite(network)))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("height, width, dilation", [(12, 15, 2), (7, 9, 3), (16, 16, 4), (5, 3, 4)])

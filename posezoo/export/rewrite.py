@@ -14,6 +14,7 @@ from keras import layers as L
 from keras import ops
 
 from posezoo.errors import UserError
+from posezoo.export.simplify import give_weights
 from posezoo.layers import ChannelShuffle, GroupedConv2D
 
 
@@ -65,7 +66,7 @@ def rewritten(network: keras.Model, replace: Callable[[L.Layer], L.Layer | None]
         if layer.weights:
             other = replaced.get(layer.name)
             values = layer.get_weights() if other is None else other.weights_from(layer)
-            copy.get_layer(layer.name).set_weights(values)
+            give_weights(copy.get_layer(layer.name), values)
     return copy
 
 

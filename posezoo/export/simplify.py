@@ -38,8 +38,18 @@ def simplified(network: keras.Model) -> keras.Model:
     for layer in network.layers:
         if layer.weights and layer.name not in norms:
             norm = folds.get(layer.name)
-            copy.get_layer(layer.name).set_weights(_folded(layer, norm) if norm else layer.get_weights())
+            give_weights(copy.get_layer(layer.name), _folded(layer, norm) if norm else layer.get_weights())
     return copy
+
+
+def give_weights(layer: L.Layer, values: list[np.ndarray]) -> None:
+    """Set a copied layer's weights.
+
+    A `Normalization` computes with numbers that it makes of its weights once they are whole, and must be asked to.
+    """
+    layer.set_weights(values)
+    if isinstance(layer, L.Normalization):
+        layer.finalize_state()
 
 
 class Passed(L.Layer):
