@@ -23,6 +23,7 @@ from posezoo.export.own import NetworkError, open_network  # noqa: E402
 from posezoo.export.pixels import keypoint_error, strongest, where_it_counts  # noqa: E402
 from posezoo.export.seeded import seed_weights, smooth_pictures  # noqa: E402
 from posezoo.export.targets import TARGETS, UnknownTargetError, get_target  # noqa: E402
+from posezoo.export.tflite import operators  # noqa: E402
 from posezoo.files import replacing_folder  # noqa: E402
 from posezoo.inference.runners import KerasRunner, TFLiteRunner  # noqa: E402
 from posezoo.zoo import build, changed_card, info, released_card  # noqa: E402
@@ -180,6 +181,18 @@ def test_own_sequential_network_that_was_never_built_is_told(dog):
         NetworkError, match="a sequential one that was built, with one input; build it with keras.Input"
     ):
         open_network(dog / "sequence.keras", read_card_file(dog / "dog.yaml"))
+
+
+@pytest.mark.parametrize("options", ["--to edgetpu", "--to tflite --no-groups"])
+def test_grouped_convolutions_of_an_own_backbone_become_dense(dog, capsys, monkeypatch, options):
+    monkeypatch.chdir(dog)
+    image, inside = keras.Input((32, 48, 3)), keras.Input((32, 48, 3))
+    x = keras.layers.Conv2D(8, 5, strides=4, padding="same", activation="relu")(inside)
+    backbone = keras.Model(inside, keras.layers.Conv2D(8, 3, groups=2, padding="same")(x), name="backbone")
+    keras.Model(image, keras.layers.Conv2D(3, 1)(backbone(image))).save("nested.keras")
+    command = f"export nested.keras --card dog.yaml {options} --calibration pictures -o dog.tflite"
+    assert cli.main(command.split()) == 0, capsys.readouterr().err
+    assert operators((dog / "dog.tflite").read_bytes()) == {"CONV_2D v3": 3}
 
 
 def test_own_saved_model_is_checked_for_edge_tpu(dog, capsys, monkeypatch):

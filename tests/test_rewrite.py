@@ -15,7 +15,7 @@ from keras import layers as L  # noqa: E402
 from posezoo import counts  # noqa: E402
 from posezoo.cards import read_card  # noqa: E402
 from posezoo.export.rewrite import RewriteError, combed, with_convolved_dense, without_groups  # noqa: E402
-from posezoo.export.simplify import simplified  # noqa: E402
+from posezoo.export.simplify import flattened, simplified  # noqa: E402
 from posezoo.export.tflite import operators, to_tflite  # noqa: E402
 from posezoo.inference.runners import TFLiteRunner, normalise  # noqa: E402
 from posezoo.layers import GroupedConv2D  # noqa: E402
@@ -91,6 +91,35 @@ def test_copies_know_the_mean_that_a_normalisation_learned(rewrite):
     x = rng.uniform(2, 5, (2, 12, 12, 4)).astype("float32")
     expected, got = (np.asarray(n(x)["y"]) for n in (network, rewrite(network)))
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def backbone(name: str, *more: L.Layer) -> keras.Sequential:
+    """Return a network that is used as a layer."""
+    norm = L.Normalization(name="norm")
+    norm.adapt(np.random.default_rng(0).uniform(2, 5, (8, 12, 12, 4)))
+    grouped = L.Conv2D(4, 3, padding="same", groups=2, activation="relu", name="grouped")
+    return keras.Sequential(
+        [keras.Input((12, 12, 4)), norm, grouped, L.BatchNormalization(name="bn"), *more], name=name
+    )
+
+
+@pytest.mark.parametrize("rewrite", [flattened, without_groups])
+def test_networks_inside_a_network_are_written_out(rewrite):
+    """One that is called twice, one within another, and layers whose names meet."""
+    image = keras.Input((12, 12, 4), name="image")
+    once, deep = backbone("once"), keras.Sequential([backbone("inside"), L.ReLU(name="act")], name="deep")
+    x = L.Add(name="once_bn")([once(once(image, training=False)), deep(image)])
+    network = keras.Model(image, {"y": L.Conv2D(2, 1, name="y")(x)})
+    flat = rewrite(network)
+    assert [layer.name for layer in flat.layers if isinstance(layer, L.Conv2D)] == [
+        "once_grouped", "deep_inside_grouped", "y",
+    ]  # fmt: skip
+    assert all(getattr(layer, "groups", 1) == 1 for layer in flat.layers) == (rewrite is without_groups)
+    assert {"once_bn", "once_bn_inner", "deep_act"} < {layer.name for layer in flat.layers}
+    x = np.random.default_rng(1).uniform(2, 5, (2, 12, 12, 4)).astype("float32")
+    expected, got = (np.asarray(n(x, training=False)["y"]) for n in (network, flat))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert flattened(flat) is flat
 
 
 @pytest.mark.parametrize("height, width, dilation", [(12, 15, 2), (7, 9, 3), (16, 16, 4), (5, 3, 4)])

@@ -25,7 +25,8 @@ def open_network(path: Path | str, card: Card) -> keras.Model:
         card: Says what goes in. An only output gets the name that the card's codec reads.
 
     Returns:
-        A network from `(batch, height, width, channels)` to a dict of outputs.
+        A network from `(batch, height, width, channels)` to a dict of outputs. Networks that were layers of a `.keras`
+        file's network, such as a backbone, are written out.
 
     Raises:
         NetworkError: No such file, not one of the two kinds, or its input is not the card's.
@@ -33,6 +34,7 @@ def open_network(path: Path | str, card: Card) -> keras.Model:
     import keras
 
     import posezoo.layers  # noqa: F401  (its layers may be in the file)
+    from posezoo.export.simplify import flattened
 
     path = Path(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():
@@ -59,7 +61,7 @@ def open_network(path: Path | str, card: Card) -> keras.Model:
         tensors = keras.tree.flatten(outputs)
         names = _names([_layer_name(network, tensor) for tensor in tensors], card)
         network = keras.Model(network.inputs[0], dict(zip(names, tensors, strict=True)), name=network.name)
-    return network
+    return flattened(network)
 
 
 def _layer_name(network: keras.Model, tensor: object) -> str:

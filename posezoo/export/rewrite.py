@@ -14,7 +14,7 @@ from keras import layers as L
 from keras import ops
 
 from posezoo.errors import UserError
-from posezoo.export.simplify import give_weights
+from posezoo.export.simplify import flattened, give_weights, saved_models
 from posezoo.layers import ChannelShuffle, GroupedConv2D
 
 
@@ -32,16 +32,11 @@ def require_layers(network: keras.Model, *, wanted: str) -> None:
     Raises:
         RewriteError: It holds a layer with a graph of its own, such as a SavedModel.
     """
-    if closed := _closed(network):
+    if closed := saved_models(network):
         raise RewriteError(
             f"{wanted} replaces layers of Keras, but layer '{closed[0]}' is a SavedModel, whose layers cannot be told "
             f"apart; expected a .keras file: give the network as one, or leave out {wanted}"
         )
-
-
-def _closed(network: keras.Model) -> list[str]:
-    """Names of the layers that no copy can be made of: graphs of TensorFlow."""
-    return [layer.name for layer in network.layers if isinstance(layer, L.TFSMLayer)]
 
 
 def rewritten(network: keras.Model, replace: Callable[[L.Layer], L.Layer | None]) -> keras.Model:
@@ -87,9 +82,10 @@ def _where(wanted: Callable[[L.Layer], bool], network: keras.Model, like: Callab
     """Replace the layers that are wanted; the network itself where there are none, or where it is no functional one."""
     if not isinstance(network, keras.Sequential) and not hasattr(network, "operations"):
         return network
-    if _closed(network) or not any(wanted(layer) for layer in network.layers):
+    flat = flattened(network)
+    if saved_models(flat) or not any(wanted(layer) for layer in flat.layers):
         return network
-    return rewritten(network, lambda layer: like(layer) if wanted(layer) else None)
+    return rewritten(flat, lambda layer: like(layer) if wanted(layer) else None)
 
 
 def _repeats(layer: L.Layer) -> bool:

@@ -59,6 +59,63 @@ class Passed(L.Layer):
         return inputs
 
 
+def flattened(network: keras.Model) -> keras.Model:
+    """Put the layers of networks that are layers of another, such as a backbone, into that one's own graph.
+
+    Otherwise nothing that looks at layers sees them: neither rewrites nor messages that name a layer.
+
+    Args:
+        network: Its weights are copied; layer `conv` of the inner network `backbone` becomes `backbone_conv`. It comes
+            back as it is where it holds no such network, holds a SavedModel, or is no functional network.
+    """
+    if not hasattr(network, "operations") or saved_models(network):
+        return network
+    while any(_is_inner(layer) for layer in network.layers):
+        network = _one_level_flattened(network)
+    return network
+
+
+def _is_inner(layer: L.Layer) -> bool:
+    return isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and hasattr(layer, "operations"))
+
+
+def saved_models(network: keras.Model) -> list[str]:
+    """Names of the layers, also of networks inside, that are SavedModels: no copy of them can be made."""
+    return [layer.name for layer in network._flatten_layers() if isinstance(layer, L.TFSMLayer)]
+
+
+def _one_level_flattened(network: keras.Model) -> keras.Model:
+    originals: dict[str, L.Layer] = {}
+    taken = {layer.name for layer in network.layers}
+
+    def renamed(layer: L.Layer, name: str) -> L.Layer:
+        while name in taken:
+            name += "_inner"
+        taken.add(name)
+        originals[name] = layer
+        return type(layer).from_config({**layer.get_config(), "name": name})
+
+    def clone(layer: L.Layer) -> L.Layer:
+        if _is_inner(layer):
+            return keras.models.clone_model(
+                layer, clone_function=lambda inner: renamed(inner, f"{layer.name}_{inner.name}")
+            )  # fmt: skip
+        originals[layer.name] = layer
+        return type(layer).from_config(layer.get_config())
+
+    def call(layer: L.Layer, *args, **kwargs):
+        # `call` runs through an inner network's layers one by one; calling the network would make it one node.
+        return layer.call(*args, **kwargs) if _is_inner(layer) else layer(*args, **kwargs)
+
+    woven = keras.models.clone_model(network, clone_function=clone, call_function=call)
+    # Inner layers now stand in two graphs, the inner network's copy and this one; copied once more, in one alone.
+    copy = keras.models.clone_model(woven)
+    for layer in copy.layers:
+        if layer.weights:
+            give_weights(layer, originals[layer.name].get_weights())
+    return copy
+
+
 def is_graph_of_layers(network: keras.Model) -> bool:
     """Whether a network is a functional graph whose layers are no networks themselves and all know their shape."""
     return hasattr(network, "operations") and not any(
