@@ -18,7 +18,7 @@ from posezoo.export.rewrite import RewriteError, combed, with_convolved_dense, w
 from posezoo.export.simplify import flattened, simplified  # noqa: E402
 from posezoo.export.tflite import operators, to_tflite  # noqa: E402
 from posezoo.inference.runners import TFLiteRunner, normalise  # noqa: E402
-from posezoo.layers import GroupedConv2D  # noqa: E402
+from posezoo.layers import ChannelShuffle, GroupedConv2D  # noqa: E402
 from posezoo.models.hand import hand25d  # noqa: E402
 
 SPEC = replace(read_card("mpm_1s").input, shape=(40, 56, 1))
@@ -120,6 +120,19 @@ def test_networks_inside_a_network_are_written_out(rewrite):
     expected, got = (np.asarray(n(x, training=False)["y"]) for n in (network, flat))
     np.testing.assert_allclose(got, expected, atol=1e-5)
     assert flattened(flat) is flat
+
+
+def test_shuffles_that_others_read_stay():
+    image = keras.Input((12, 12, 4), name="image")
+    taken = ChannelShuffle(2, name="taken")(GroupedConv2D(8, 3, groups=2, name="a")(image))
+    stays = ChannelShuffle(4, name="stays")(GroupedConv2D(8, 3, groups=2, name="b")(taken))
+    read = GroupedConv2D(4, 3, groups=2, name="c")(stays)
+    network = keras.Model(image, {"y": L.DepthwiseConv2D(3, name="y")(stays), "z": read})
+    plain = without_groups(network)
+    assert [layer.name for layer in plain.layers if isinstance(layer, ChannelShuffle)] == ["stays"]
+    x = np.random.default_rng(0).normal(size=(2, 12, 12, 4)).astype("float32")
+    for name, expected in network(x).items():
+        np.testing.assert_allclose(plain(x)[name], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("height, width, dilation", [(12, 15, 2), (7, 9, 3), (16, 16, 4), (5, 3, 4)])

@@ -169,18 +169,33 @@ def without_groups(network: keras.Model) -> keras.Model:
     """Replace every grouped convolution by a dense one whose kernel is zero outside the groups' blocks.
 
     More multiplications, the same numbers: what Edge TPU and old Myriad compilers take. Depthwise convolutions stay.
-    The channels' shuffles go into the kernels that follow them.
+    The channels' shuffles go into the kernels that follow them, where nothing else reads them.
 
     Args:
         network: Returned as it is where it holds no such layer, or is no functional network.
     """
+    shuffles = _shuffles_before_groups(flattened(network))
 
     def dense(layer):
         if isinstance(layer, ChannelShuffle):
             return L.Activation("linear", name=layer.name)
-        return DenseOfGroups.like(layer)
+        before = layer.input._keras_history.operation
+        return DenseOfGroups.like(layer, shuffle=before if before.name in shuffles else None)
 
-    return _where(lambda layer: isinstance(layer, ChannelShuffle) or _is_grouped(layer), network, dense)
+    return _where(lambda layer: layer.name in shuffles or _is_grouped(layer), network, dense)
+
+
+def _shuffles_before_groups(network: keras.Model) -> set[str]:
+    """Names of the channels' shuffles that grouped convolutions alone read, which read nothing else."""
+    shuffles = {layer.name for layer in network.layers if isinstance(layer, ChannelShuffle)}
+    if not shuffles:
+        return set()
+    read_otherwise = {tensor._keras_history.operation.name for tensor in network.outputs}
+    for operation in getattr(network, "operations", network.layers):
+        if not _is_grouped(operation) or len(operation._inbound_nodes) > 1:
+            inputs = (tensor for node in operation._inbound_nodes for tensor in node.input_tensors)
+            read_otherwise |= {tensor._keras_history.operation.name for tensor in inputs}
+    return shuffles - read_otherwise
 
 
 def _is_grouped(layer: L.Layer) -> bool:
@@ -209,13 +224,18 @@ def combed(network: keras.Model) -> keras.Model:
 class DenseOfGroups(GroupedConv2D):
     """A dense convolution that computes what a grouped one does; a dilated one stays one operation."""
 
-    @classmethod
-    def like(cls, layer: L.Conv2D) -> DenseOfGroups:
-        """Return the dense form of a grouped convolution, without weights."""
-        return cls.from_config({**layer.get_config(), "groups": 1})
+    #: Groups of the shuffle whose work its kernel does too.
+    shuffle_groups = 1
 
-    @staticmethod
-    def weights_from(layer: L.Conv2D) -> list[np.ndarray]:
+    @classmethod
+    def like(cls, layer: L.Conv2D, *, shuffle: ChannelShuffle | None = None) -> DenseOfGroups:
+        """Return the dense form of a grouped convolution, and of the shuffle before it if given, without weights."""
+        dense = cls.from_config({**layer.get_config(), "groups": 1})
+        if shuffle is not None:
+            dense.shuffle_groups = shuffle.groups
+        return dense
+
+    def weights_from(self, layer: L.Conv2D) -> list[np.ndarray]:
         """Return the grouped convolution's weights, zeros put in where groups do not meet."""
         kernel, *rest = layer.get_weights()
         height, width, inside, filters = kernel.shape
@@ -224,11 +244,8 @@ class DenseOfGroups(GroupedConv2D):
         for g in range(layer.groups):
             out = slice(g * per_group, (g + 1) * per_group)
             dense[:, :, g * inside : (g + 1) * inside, out] = kernel[..., out]
-        before = layer.input._keras_history.operation
-        if isinstance(before, ChannelShuffle):
-            order = np.arange(dense.shape[2]).reshape(before.groups, -1).T.ravel()
-            dense = dense[:, :, np.argsort(order)]
-        return [dense, *rest]
+        order = np.arange(dense.shape[2]).reshape(self.shuffle_groups, -1).T.ravel()
+        return [dense[:, :, np.argsort(order)], *rest]
 
 
 @keras.saving.register_keras_serializable(package="posezoo")
