@@ -6,10 +6,12 @@
 The compiler is that of OpenVINO 2021.3, the last one that PyPI has; it runs in an environment of its own (Python 3.8,
 180 MB), which is made on the first run. The model is an IR of version 10, as `posezoo export MODEL --to openvino_v10`
 writes it, or an ONNX file of opset 11. With golden outputs the same OpenVINO runs the model on the processor first.
-A layer that the compiler does not take ends it with 1 and the compiler's message; a missing tool with 2.
+A layer that the compiler does not take ends it with 1 and the compiler's message; a missing tool or a full disk with 2.
 """
 
 import argparse
+import contextlib
+import errno
 import json
 import os
 import re
@@ -92,6 +94,7 @@ def compile_blob(xml, blob, folder, kind, shaves):
 
     Raises:
         Refused: The compiler's own message.
+        OSError: The disk is full; the compiler does not tell, and leaves what it could write.
     """
     compiler = libraries() / "myriad_compile"
     compiler.chmod(0o755)  # the wheel forgets it
@@ -99,9 +102,19 @@ def compile_blob(xml, blob, folder, kind, shaves):
     command = [str(compiler), "-m", str(xml), "-o", str(blob), "-c", "config", "-ip", kind, "-op", "FP16"]
     command += ["-VPU_NUMBER_OF_SHAVES", str(shaves), "-VPU_NUMBER_OF_CMX_SLICES", str(shaves)]
     failed, said = run(command, cwd=str(folder))
+    check_room(folder)
     if failed or not blob.exists():
         raise Refused(f"myriad_compile does not take {xml.name}: {last_words(said)}")
     return (folder / "stages.dot").read_text(errors="replace")
+
+
+def check_room(folder):
+    """Raise an OSError if the disk is full."""
+    try:
+        (folder / "probe").write_bytes(bytes(64 * 1024))
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / "probe").unlink()
 
 
 def stages(graph):
@@ -185,7 +198,14 @@ def main(argv=None):
     except Refused as error:
         print(json.dumps({"refused": str(error)}) if arguments.json else f"to_myriad: nothing written: {error}")
         return 1
-    except (environments.EnvironmentMissing, OSError) as error:
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if arguments.json:
+            print(json.dumps({"full": error.strerror} if full else {"missing": str(error)}))
+        else:
+            print(f"to_myriad: nothing written: {error}")
+        return 2
+    except environments.EnvironmentMissing as error:
         print(json.dumps({"missing": str(error)}) if arguments.json else f"to_myriad: {error}")
         return 2
     if arguments.json:
