@@ -53,27 +53,6 @@ def left(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_full_disk_leaves_nothing_of_a_target(name, tiny_job, old, monkeypatch):
-    """Reports are written last: of most targets everything else is there when the disk is full."""
-    target, written = TARGETS[name], []
-
-    def full(path, *args, **options):
-        path.write_bytes(b"half")
-        written.append(path.name)
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        if name == "saved_model":  # which is whole before its report is written, and stays
-            patch.setattr(tf.saved_model, "save", lambda module, folder, **_: full(Path(folder) / "saved_model.pb"))
-        else:
-            patch.setattr(Path, "write_text", full)
-        with pytest.raises(OSError, match="No space left"):
-            target.make(tiny_job, target.path(old, "tiny"))
-    assert written
-    assert left(old) == ["other.txt"]
-
-
-@pytest.mark.parametrize("name", HERE)
 def test_a_file_that_does_not_give_the_networks_outputs_is_not_written(name, tiny_job, old):
     target, spoilt = TARGETS[name], dataclasses.replace(tiny_job)
     vars(spoilt).update(

@@ -222,14 +222,3 @@ def test_frozen_graphs_have_no_call_and_no_variable(mixed_job):
     kinds = frozen.operators()
     assert not {"StatefulPartitionedCall", "PartitionedCall", "ReadVariableOp"} & set(kinds)
     assert "keras_groups" in {frozen.layer_of(node) for node in kinds["Conv2D"]}
-
-
-def test_full_disk_leaves_nothing(tiny_job, tmp_path, monkeypatch):
-    def full(model, path):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("onnx.save", full)
-    with pytest.raises(OSError, match="No space left"):
-        export_onnx(tiny_job, tmp_path / "x.onnx")
-    assert not list(tmp_path.iterdir())

@@ -78,7 +78,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     except GateError as error:
         raise CommandError(f"nothing written: {error}") from error
     except OSError as error:
-        raise CommandError(f"{out}: cannot be written ({error.strerror or error}); nothing is left behind") from error
+        raise unwritable(out, error) from error
     rows = [
         (r.output, r.kernels, f"{r.psnr_db:.1f}", f"{r.max_error:.2g}", r.levels)
         for agreement in made.agreements
@@ -92,6 +92,11 @@ def export_command(arguments: argparse.Namespace) -> int:
     size = sum(p.stat().st_size for f in made.files for p in ([f] if f.is_file() else f.rglob("*")) if p.is_file())
     print(f"written: {', '.join(str(f) for f in made.files)} ({size / 1e6:.2f} MB)")
     return DONE
+
+
+def unwritable(out: Path, error: OSError) -> CommandError:
+    """What to tell of a file that cannot be written."""
+    return CommandError(f"{out}: cannot be written ({error.strerror or error}); nothing is left behind")
 
 
 def refuse_what_does_not_apply(arguments: argparse.Namespace) -> None:
@@ -233,6 +238,8 @@ def export_header(arguments: argparse.Namespace, out: Path) -> int:
             export_tflite_file(export_job(arguments), arguments, file)
         except GateError as error:
             raise CommandError(f"nothing written: {error}") from error
+        except OSError as error:
+            raise unwritable(file, error) from error
         return write_header(file.read_bytes(), out, f"{arguments.model}_{arguments.precision or DEFAULT_PRECISION}")
 
 
@@ -250,7 +257,10 @@ def write_header(content: bytes, out: Path, name: str) -> int:
     """Write a file as a C header, and tell what its interpreter needs."""
     from posezoo.export.c_array import write_c_array
 
-    told = write_c_array(content, out, name=re.sub(r"\W", "_", name))
+    try:
+        told = write_c_array(content, out, name=re.sub(r"\W", "_", name))
+    except OSError as error:
+        raise unwritable(out, error) from error
     print_table("operators to register", ("operator",), [(operator,) for operator in told["operators"]])
     print(f"written: {out} ({told['bytes'] / 1e3:.1f} kB of model, arena about {told['arena_bytes'] / 1e3:.0f} kB)")
     return DONE

@@ -30,7 +30,6 @@ from posezoo.export.metadata import with_metadata
 from posezoo.export.rewrite import with_convolved_dense, with_plain_resizing, without_groups
 from posezoo.export.tf25_operators import NEWEST
 from posezoo.export.tflite import FLAVOURS, gated, to_tflite, write_file
-from posezoo.files import replacing
 from posezoo.inference.runners import KerasRunner
 
 if TYPE_CHECKING:
@@ -637,24 +636,31 @@ def write_edgetpu(
     floor = FLAVOURS["int8"].min_psnr_db if min_psnr_db is None else min_psnr_db
     sidecar = gated(content, reference, card.input, pictures=pictures, card=card, min_psnr_db=floor, pythons=pythons)
     sidecar |= {"precision": "int8", "calibration_pictures": calibration_pictures, "edgetpu": report.as_dict()}
-    sidecar["edgetpu"]["compiled"] = compiled_or_none(content, out)
-    return write_file(content, sidecar, out)
+    sidecar["edgetpu"]["compiled"], others = compiled_or_none(content, out)
+    return write_file(content, sidecar, out, others)
 
 
-def compiled_or_none(content: bytes, out: Path) -> dict[str, Any] | None:
-    """Compile a file as `compiled` does where the compiler is installed."""
-    return compiled(content, out) if shutil.which(COMPILER) else None
+def compiled_or_none(content: bytes, out: Path) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
+    """Compile a file as `compiled` does where the compiler is installed.
+
+    Returns:
+        What is known of the compiled file, or None, and the file itself by its name.
+    """
+    if not shutil.which(COMPILER):
+        return None, {}
+    told, made = compiled(content, out)
+    return told, {told["file"]: made}
 
 
-def compiled(content: bytes, out: Path) -> dict[str, Any]:
-    """Compile a file with `edgetpu_compiler`.
+def compiled(content: bytes, out: Path) -> tuple[dict[str, Any], bytes]:
+    """Compile a file with `edgetpu_compiler`; nothing is written.
 
     Args:
         content: An int8 file.
-        out: Where the file itself goes; the compiled one becomes `out` with `_edgetpu` before its ending.
+        out: Where the file itself goes; the compiled one is to be `out` with `_edgetpu` before its ending.
 
     Returns:
-        `file`, `bytes` and the compiler's own `words`.
+        `file`, `bytes` and the compiler's own `words`, and the compiled file.
 
     Raises:
         MissingToolError: The compiler is not installed.
@@ -675,7 +681,4 @@ def compiled(content: bytes, out: Path) -> dict[str, Any]:
         if done.returncode or not made.exists():
             last = " ".join(words.splitlines()[-3:]) or f"exit code {done.returncode}"
             raise EdgeTpuError(f"{COMPILER} refuses {out.name}: {last}")
-        target = out.with_name(made.name)
-        with replacing(target) as path:
-            path.write_bytes(made.read_bytes())
-        return {"file": target.name, "bytes": target.stat().st_size, "words": words}
+        return {"file": made.name, "bytes": made.stat().st_size, "words": words}, made.read_bytes()

@@ -139,6 +139,10 @@ class Made:
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def beside(self, main: Path) -> Made:
+        """The same, with its files in the folder of `main`, where they take their places when they are whole."""
+        return dataclasses.replace(self, files=tuple(main.with_name(path.name) for path in self.files))
+
 
 def agree(job: Job, run: Callable[[np.ndarray], dict[str, np.ndarray]], limits: Limits, *, kernels: str) -> Agreement:
     """Run a file on the job's pictures and compare it with the network.

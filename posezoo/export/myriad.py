@@ -7,7 +7,9 @@ found here.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +25,7 @@ from posezoo.export.job import Job, Made, agree, write_sidecar
 from posezoo.export.onnx import UnsupportedLayerError, model_of
 from posezoo.export.openvino import PACKAGES, check_opsets, compressed, downgrade, layer_names, require_openvino, to_ir
 from posezoo.export.simplify import is_graph_of_layers
-from posezoo.files import replacing
+from posezoo.files import replacing_together, telling_full_disk
 from posezoo.inference.runners import OpenVinoRunner, normalise
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
         MissingToolError: The compiler's environment is not there and cannot be made.
         UnsupportedLayerError: The compiler does not take a layer; its own message names it.
         GateError: The model does not agree with the network, or a layer exceeds float16; nothing is written.
+        OSError: The disk is full, that of `out` or of temporary files; nothing is written.
     """
     spec = job.card.input
     if is_graph_of_layers(job.network):
@@ -60,7 +63,7 @@ def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
         model = with_scaling(model, spec)
     downgrade(model, layers)
     compressed(model)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, telling_full_disk(Path(folder)), replacing_together(out) as together:
         xml = Path(folder) / "model.xml"
         require_openvino().serialize(model, xml, xml.with_suffix(".bin"), version="IR_V10")
         check_opsets(xml, layers)
@@ -72,16 +75,15 @@ def export_myriad(job: Job, out: Path, *, shaves: int = 8) -> Made:
         command += ["--golden", str(golden), "--input", "FP16" if spec.depth else "U8", "--shaves", str(shaves)]
         answer = run_json(command, wrong=MissingToolError, told="compiling for Myriad X")
         _refuse(answer, layers)
-        beside = golden_path(out)
-        for source, target in ((blob, out), (golden, beside)):
-            with replacing(target) as path:
-                path.write_bytes(source.read_bytes())
-    details = {
-        "myriad": answer,
-        "takes": "scaled float16" if spec.depth else f"{spec.colour} bytes, planes one after another",
-    }
-    made = Made((out, beside), (agreement,), details, _told(answer))
-    return write_sidecar(job, made, target="myriad", packages=PACKAGES)
+        main = together / out.name
+        details = {
+            "myriad": answer,
+            "takes": "scaled float16" if spec.depth else f"{spec.colour} bytes, planes one after another",
+        }
+        files = (Path(shutil.copyfile(blob, main)), Path(shutil.copyfile(golden, golden_path(main))))
+        made = Made(files, (agreement,), details, _told(answer))
+        made = write_sidecar(job, made, target="myriad", packages=PACKAGES)
+    return made.beside(out)
 
 
 def _told(answer: dict[str, Any]) -> tuple[str, ...]:
@@ -97,6 +99,8 @@ def _told(answer: dict[str, Any]) -> tuple[str, ...]:
 
 def _refuse(answer: dict[str, Any], layers: tuple[str, ...]) -> None:
     """Raise what the script said, with the layers' own names."""
+    if "full" in answer:
+        raise OSError(errno.ENOSPC, answer["full"])
     if "missing" in answer:
         raise MissingToolError(f"the Myriad X compiler: {answer['missing']}")
     if "refused" in answer:

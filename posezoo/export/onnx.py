@@ -18,7 +18,7 @@ from posezoo.export.gates import GateError
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import FLOAT32, Agreement, Job, Limits, Made, agree, facts, write_sidecar
 from posezoo.export.simplify import simplified
-from posezoo.files import replacing
+from posezoo.files import replacing, replacing_together
 from posezoo.inference.runners import OnnxRunner, normalise
 
 if TYPE_CHECKING:
@@ -290,8 +290,7 @@ def export_onnx(job: Job, out: Path, *, opset: int = 11) -> Made:
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = model_of(job, opset)
-    return _with_company(job, out, model, save_gated(model, job, out, FLOAT32), target=f"onnx, opset {opset}")
+    return _written(job, out, model_of(job, opset), FLOAT32, target=f"onnx, opset {opset}")
 
 
 def export_onnx_int8(job: Job, out: Path) -> Made:
@@ -302,9 +301,7 @@ def export_onnx_int8(job: Job, out: Path) -> Made:
         UnsupportedLayerError: ONNX lacks an operation of a layer.
         GateError: The file does not agree with the network; nothing is written.
     """
-    model = int8_model_of(job)
-    agreement = save_gated(model, job, out, job.int8)
-    return _with_company(job, out, model, agreement, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
+    return _written(job, out, int8_model_of(job), job.int8, target=f"onnx int8 (QDQ), opset {QDQ_OPSET}")
 
 
 def save_gated(model: Any, job: Job, out: Path, limits: Limits, *, kernels: str = "onnxruntime") -> Agreement:
@@ -324,11 +321,16 @@ def save_gated(model: Any, job: Job, out: Path, limits: Limits, *, kernels: str 
         return agree(job, OnnxRunner(path, job.card.input), limits, kernels=kernels)
 
 
-def _with_company(job: Job, out: Path, model: Any, agreement: Agreement, *, target: str) -> Made:
-    """Write golden outputs and the sidecar beside a file."""
-    details = {"opset": model.opset_import[0].version, "operators": operators(model)}
-    made = Made((out, write_golden(job, golden_path(out))), (agreement,), details)
-    return write_sidecar(job, made, target=target, packages=("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime"))
+def _written(job: Job, out: Path, model: Any, limits: Limits, *, target: str) -> Made:
+    """Save a gated model, golden outputs and the sidecar, all or nothing."""
+    packages = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime")
+    with replacing_together(out) as folder:
+        main = folder / out.name
+        agreement = save_gated(model, job, main, limits)
+        details = {"opset": model.opset_import[0].version, "operators": operators(model)}
+        made = Made((main, write_golden(job, golden_path(main))), (agreement,), details)
+        made = write_sidecar(job, made, target=target, packages=packages)
+    return made.beside(out)
 
 
 def operators(model: Any) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from posezoo.export.gates import GateError
 from posezoo.export.golden import write_golden
 from posezoo.export.job import Job, Limits, Made, agree, write_sidecar
 from posezoo.export.onnx import UnsupportedLayerError, int8_model_of, model_of
-from posezoo.files import replacing
+from posezoo.files import replacing_together
 from posezoo.inference.runners import OpenVinoRunner
 
 #: The newest set of operations that OpenVINO 2021.3 knows.
@@ -259,18 +258,17 @@ def _written(
     limits: Limits | None = None,
     reader: str | None = None,
 ) -> Made:
-    """Save into a folder of its own, gate, and only then move both files, the weights first."""
-    xml, weights = out.with_suffix(".xml"), out.with_suffix(".bin")
-    with tempfile.TemporaryDirectory() as folder:
-        inside = Path(folder) / xml.name
+    """Save into a folder of its own, gate, and only then move both files and the sidecar, all or nothing."""
+    xml = out.with_suffix(".xml")
+    with replacing_together(xml) as folder:
+        inside = folder / xml.name
         save(inside)
         agreement = agree(job, OpenVinoRunner(inside, job.card.input), limits or job.float16, kernels="openvino")
         details: dict[str, Any] = {"reader": read_by(inside, job, reader)} if reader else {}
-        for path in (weights, xml):
-            with replacing(path) as temporary:
-                shutil.copyfile(inside.with_name(path.name), temporary)
-    notes = tuple(f"reader gate: {_told(answer)}" for answer in details.values())
-    return write_sidecar(job, Made((xml, weights), (agreement,), details, notes), target=target, packages=PACKAGES)
+        notes = tuple(f"reader gate: {_told(answer)}" for answer in details.values())
+        made = Made((inside, inside.with_suffix(".bin")), (agreement,), details, notes)
+        made = write_sidecar(job, made, target=target, packages=PACKAGES)
+    return made.beside(xml)
 
 
 def _told(answer: dict[str, Any]) -> str:
@@ -296,9 +294,10 @@ def read_by(xml: Path, job: Job, name: str) -> dict[str, Any]:
         python = environment(name)
     except MissingToolError as error:
         return {"not run": str(error)}
-    golden = write_golden(job, xml.with_name("reader.golden.npz"))
-    command = [str(python), str(converter("read_ir.py")), str(xml), str(golden), "--precision", "float16"]
-    answer = run_json(command, wrong=GateError, told=f"reading with the environment '{name}'")
+    with tempfile.TemporaryDirectory() as folder:
+        golden = write_golden(job, Path(folder) / "reader.golden.npz")
+        command = [str(python), str(converter("read_ir.py")), str(xml), str(golden), "--precision", "float16"]
+        answer = run_json(command, wrong=GateError, told=f"reading with the environment '{name}'")
     if "refused" in answer:
         raise GateError(f"OpenVINO of the environment '{name}' refuses the file: {answer['refused']}")
     wrong = [f"output '{row['output']}' {row['wrong']}" for row in answer["rows"] if row["wrong"]]

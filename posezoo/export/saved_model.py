@@ -10,7 +10,7 @@ import numpy as np
 from posezoo.export.frozen import Frozen
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import FLOAT32, Job, Made, agree, write_sidecar
-from posezoo.files import replacing_folder
+from posezoo.files import replacing_together
 from posezoo.inference.runners import RunnerError, normalise
 
 if TYPE_CHECKING:
@@ -75,8 +75,10 @@ def export_saved_model(job: Job, out: Path) -> Made:
     Raises:
         GateError: It does not agree with the network; nothing is written.
     """
-    with replacing_folder(out, ours="saved_model.pb") as folder:
+    with replacing_together(out, ours="saved_model.pb") as together:
+        folder = together / out.name
         save(job.frozen, job.card.input, folder)
         agreement = agree(job, SavedModelRunner(folder, job.card.input), FLOAT32, kernels="tensorflow")
-    made = Made((out, write_golden(job, golden_path(out))), (agreement,))
-    return write_sidecar(job, made, target="saved_model", packages=("tensorflow", "keras"))
+        made = Made((folder, write_golden(job, golden_path(folder))), (agreement,))
+        made = write_sidecar(job, made, target="saved_model", packages=("tensorflow", "keras"))
+    return made.beside(out)

@@ -13,6 +13,7 @@ from posezoo.cards import Card
 from posezoo.errors import UserError
 from posezoo.export.gates import FarError
 from posezoo.export.job import Job, Made
+from posezoo.files import remove_leftovers
 
 
 class UnknownTargetError(UserError, KeyError):
@@ -68,14 +69,16 @@ class Target:
         return folder / f"{model}{self.ending.rstrip('/')}"
 
     def make(self, job: Job, out: Path) -> Made:
-        """Convert, gate, write.
+        """Convert, gate, write; what a killed process left of the same target is removed first.
 
         Raises:
             GateError: The file does not agree with its network; nothing is written. Where 8 bits are too few for an
                 output, the message says what to do.
             UserError: The target cannot take the network, or a tool is missing: the message says what to do.
             ImportError: A package is missing; the message says how to install it.
+            OSError: It cannot be written, as when the disk is full; everything stays as it was.
         """
+        remove_leftovers(out)
         try:
             return _function(self.function)(job, out, **self.options)
         except FarError as error:

@@ -25,7 +25,7 @@ from posezoo.export.pixels import where_it_counts
 from posezoo.export.quantisation import quantisation_report
 from posezoo.export.ranges import RANGES
 from posezoo.export.rewrite import with_convolved_dense, with_plain_resizing
-from posezoo.files import replacing
+from posezoo.files import replacing_together
 from posezoo.inference.runners import KerasRunner, Runner, TFLiteRunner, normalise
 from posezoo.levels import PICTURES
 
@@ -396,10 +396,21 @@ def gated(
     }
 
 
-def write_file(content: bytes, sidecar: dict, out: Path) -> dict:
-    """Write a gated file and its sidecar, `out` with `.json` added, both or neither; return the sidecar."""
+def write_file(content: bytes, sidecar: dict, out: Path, others: Mapping[str, bytes] | None = None) -> dict:
+    """Write a gated file and its sidecar, `out` with `.json` added, all or nothing.
+
+    Args:
+        content: The file.
+        sidecar: What stands beside it.
+        out: The `.tflite` to write.
+        others: Further files beside it, by name.
+
+    Returns:
+        The sidecar.
+    """
     sidecar = {"file": out.name, **sidecar}
-    with replacing(out) as file, replacing(out.with_name(out.name + ".json")) as beside:
-        file.write_bytes(content)
-        beside.write_text(json.dumps(sidecar, indent=1))
+    with replacing_together(out) as folder:
+        for name, held in {**(others or {}), out.name: content}.items():
+            (folder / name).write_bytes(held)
+        (folder / f"{out.name}.json").write_text(json.dumps(sidecar, indent=1))
     return sidecar

@@ -76,12 +76,11 @@ def write(
         max_error=limits.max_error, pythons=made_environments(environments), where=job.where,
     )  # fmt: skip
     sidecar |= {"weights": job.told_weights, **record}
-    files = [out, out.with_name(out.name + ".json")]
+    compiled: dict[str, bytes] = {}
     if compiler:
-        compiled = tpu.compiled_or_none(content, out)
-        sidecar["edgetpu"]["compiled"] = compiled
-        files += [out.with_name(compiled["file"])] if compiled else []
-    write_file(content, sidecar, out)
+        sidecar["edgetpu"]["compiled"], compiled = tpu.compiled_or_none(content, out)
+    write_file(content, sidecar, out, compiled)
+    files = [out.with_name(name) for name in (out.name, f"{out.name}.json", *compiled)]
     by_runtime: dict[str, list[OutputReport]] = {}
     for row in (OutputReport(**row) for row in sidecar["gates"]):
         by_runtime.setdefault(row.kernels, []).append(row)
