@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -20,12 +22,15 @@ from posezoo.export.onnx import (  # noqa: E402
     check_structure,
     export_onnx,
     export_onnx_int8,
+    model_of,
     operators,
     quantise,
+    refuse_newer,
     save_gated,
     to_onnx,
 )
 from posezoo.export.simplify import batch_norms_to_fold, is_graph_of_layers, simplified  # noqa: E402
+from posezoo.export.targets import TARGETS  # noqa: E402
 from posezoo.inference.runners import OnnxRunner, normalise  # noqa: E402
 
 
@@ -182,7 +187,8 @@ def test_wrong_borders_are_caught(tiny_job, tiny_onnx):
     model.graph.node[-1].output[0] = "Identity"
     with pytest.raises(GateError, match=r"borders are .*'Identity'.*, expected .*'heatmaps'"):
         check_structure(model, tiny_job)
-    model.graph.node[0].op_type = "Convolve"
+    model.graph.node[0].input.pop()
+    model.graph.node[0].input.pop()
     with pytest.raises(GateError, match="ONNX's checker refuses"):
         check_structure(model, tiny_job)
 
@@ -207,6 +213,47 @@ def test_a_layer_that_onnx_lacks_is_named_with_the_way_out(tiny_card, tiny_pictu
     with pytest.raises(UnsupportedLayerError, match=r"layer 'exotic' \(BesselI0\); write the layer with"):
         export_onnx(job, tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def attending_network(card):
+    """A network with a layer that ONNX has an operation for (Einsum) from opset 12 on."""
+    layers, image = keras.layers, keras.Input(card.input.shape, name="image")
+    x = layers.Conv2D(8, 4, strides=4, name="patches")(image)
+    x = layers.Reshape((256, 8), name="tokens")(x)
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = layers.Reshape((16, 16, 8), name="map")(x)
+    return keras.Model(image, {"heatmaps": layers.Conv2D(3, 1, name="heatmaps")(x)})
+
+
+def test_a_layer_that_only_later_opsets_have_is_named_with_the_target_that_takes_it(tiny_card, tiny_pictures, tmp_path):
+    job = Job(attending_network(tiny_card), tiny_card, tiny_pictures[:2], trained=False)
+    told = (
+        r"ONNX opset 11 has no operation for layer 'attention' \(Einsum\); export a later one "
+        r"\(--to onnx_opset17\), or write the layer with"
+    )
+    with pytest.raises(UnsupportedLayerError, match=told):
+        TARGETS["onnx"].make(job, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+    assert TARGETS["onnx_opset17"].make(job, tmp_path / "x.onnx").files[0].exists()
+
+
+def test_what_tf2onnx_logs_is_not_shown():
+    """Its loggers are made while it converts; what it has no operation for is told by an error."""
+    code = (
+        "import logging; from posezoo.export.onnx import _quiet\n"
+        "with _quiet(): logging.getLogger('tf2onnx.later').warning('one')\n"
+        "logging.getLogger('tf2onnx.later').warning('two')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert "two" in lines and "one" not in lines
+
+
+def test_a_later_opset_is_no_way_out_where_it_has_no_such_operation_either(tiny_job):
+    model = model_of(tiny_job, 11)
+    model.graph.node[0].op_type = "Gelu"  # of opset 20
+    with pytest.raises(UnsupportedLayerError, match=r"ONNX opset 11 has no operation for .* \(Gelu\); write the layer"):
+        refuse_newer(model, tiny_job)
 
 
 def test_blame_finds_layers_in_scopes():

@@ -123,15 +123,21 @@ def _quiet(*others: str) -> Iterator[None]:
     before = [logger.disabled for logger in loggers]
     for logger in loggers:
         logger.disabled = True
+    # Most of tf2onnx is imported when it is first used: its other loggers hand what they have to this one.
+    top, silent = loggers[0], logging.NullHandler()
+    passed_on, top.propagate = top.propagate, False
+    top.addHandler(silent)
     try:
         yield
     finally:
+        top.removeHandler(silent)
+        top.propagate = passed_on
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
 
 
 def _refuse_unknown(model: Any, layers: Sequence[str], opset: int) -> None:
-    """Raise for nodes that are no operations of the opset, with the layers that they come from."""
+    """Raise for nodes that are no operations of any opset, with the layers that they come from."""
     import onnx
 
     unknown = {}
@@ -141,6 +147,35 @@ def _refuse_unknown(model: Any, layers: Sequence[str], opset: int) -> None:
     if unknown:
         told = ", ".join(f"layer '{layer}' ({kind})" for layer, kind in unknown.items())
         raise UnsupportedLayerError(f"ONNX opset {opset} has no operation for {told}; {WAY_OUT}")
+
+
+def refuse_newer(model: Any, job: Job) -> None:
+    """Raise for operations that ONNX has, but not yet in the model's opset, with the layers that they come from.
+
+    OpenVINO reads them nevertheless, ONNX's checker and other importers do not.
+
+    Raises:
+        UnsupportedLayerError: Names the layers, the opset and the way out.
+    """
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    newer = [node for node in model.graph.node if node.domain in ("", "ai.onnx") and not _has(node.op_type, opset)]
+    if not newer:
+        return
+    told = ", ".join(dict.fromkeys(f"layer '{blame(n.name, job.frozen.layers)}' ({n.op_type})" for n in newer))
+    later = opset < OPSETS[-1] and all(_has(node.op_type, OPSETS[-1]) for node in newer)
+    way_out = f"export a later one (--to onnx_opset{OPSETS[-1]}), or {WAY_OUT}" if later else WAY_OUT
+    raise UnsupportedLayerError(f"ONNX opset {opset} has no operation for {told}; {way_out}")
+
+
+def _has(kind: str, opset: int) -> bool:
+    """Whether an opset has an operation."""
+    import onnx
+
+    try:
+        onnx.defs.get_schema(kind, opset)
+    except onnx.defs.SchemaError:
+        return False
+    return True
 
 
 def _rename(model: Any, names: dict[str, str]) -> None:
@@ -262,10 +297,12 @@ def check_structure(model: Any, job: Job) -> None:
     """Check a model by ONNX's own rules, its borders' names and its shapes.
 
     Raises:
+        UnsupportedLayerError: An operation is newer than the model's opset.
         GateError: What is wrong.
     """
     import onnx
 
+    refuse_newer(model, job)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -308,6 +345,7 @@ def save_gated(model: Any, job: Job, out: Path, limits: Limits, *, kernels: str 
     """Save a model, read it back under its temporary name, and give the file its own when it agrees.
 
     Raises:
+        UnsupportedLayerError: An operation is newer than the model's opset; nothing is written.
         GateError: It does not agree with the network; nothing is written.
     """
     import onnx
