@@ -198,12 +198,10 @@ def _take_places(path: Path, names: list[str], new: Path, old: Path) -> None:
     except BaseException:
         for name in begun:
             target = path.with_name(name)
-            if os.path.lexists(old / name):
-                if target.is_dir() and not target.is_symlink():
-                    shutil.rmtree(target)
+            if not os.path.lexists(new / name):
+                target.replace(new / name)
+            if os.path.lexists(old / name) and not os.path.lexists(target):  # else another process wrote it
                 (old / name).replace(target)
-            elif not os.path.lexists(new / name):
-                target.unlink() if target.is_file() else shutil.rmtree(target)
         raise
 
 

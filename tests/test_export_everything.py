@@ -1,6 +1,9 @@
 """Everything that a model can become: manifest, table, interruptions, second runs."""
 
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -171,6 +174,15 @@ def test_full_disk_stops_and_leaves_what_is_whole(tiny_job, tmp_path):
     with pytest.raises(OSError, match="No space left"):
         export_everything(tiny_job, tmp_path, targets=[GOOD, target("other", "disk_full")])
     assert list(everything.read_manifest(tmp_path)["models"]["tiny"]["targets"]) == ["good"]
+
+
+def test_what_a_killed_run_left_of_a_target_is_removed_even_if_it_is_refused_now(tiny_job, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    hidden = tmp_path / f".{gone.pid}@{platform.node()}.tiny.bad"
+    (hidden / "new").mkdir(parents=True)
+    assert statuses(tiny_job, tmp_path, [target("bad", "refused")]) == [REFUSED]
+    assert not hidden.exists()
 
 
 def test_broken_manifest_is_made_anew(tiny_job, tmp_path):

@@ -76,6 +76,24 @@ def test_files_that_cannot_take_their_places_change_nothing(older, links, tmp_pa
         assert held(tmp_path) == before
 
 
+def test_what_another_process_wrote_in_between_stays(tmp_path, monkeypatch):
+    """Of two that write the same folder, the one that comes second finds it there again."""
+    replace = Path.replace
+
+    def beaten(source, target):
+        if source.parent.name == "new":
+            target.mkdir()
+            (target / "a").write_text("the other's")
+        return replace(source, target)
+
+    run_again(tmp_path / "model", "folder")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", beaten)
+        with pytest.raises(OSError, match="not empty"):
+            run_again(tmp_path / "model", "folder")
+    assert held(tmp_path) == {"model": None, "model/a": "the other's"}
+
+
 def test_folders_are_not_replaced_by_files(tmp_path):
     (tmp_path / "x.xml.json").mkdir()
     (tmp_path / "x.xml.json" / "dear.txt").write_text("...")
