@@ -22,6 +22,8 @@ def run(tmp_path, *words: str) -> dict:
 
 
 def test_seconds_and_memory_of_processes_of_their_own(tmp_path, monkeypatch):
+    grown = bytearray(1_200_000_000)  # this process's own memory does not count
+    grown[::4096] = b"x" * len(grown[::4096])
     code = "import time; held = bytearray(300_000_000); held[::4096] = b'x' * len(held[::4096]); time.sleep(0.3)"
     monkeypatch.setattr(benchmark, "POSEZOO", command(code))
     record = run(tmp_path, "--models", "mpm_1s", "--runs", "2")
@@ -48,3 +50,5 @@ def test_unknown_model_or_folder_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "SHARED", tmp_path)
     with pytest.raises(SystemExit, match="lspet.images: no such folder; give one with --calibration"):
         benchmark.main(["--models", "mobilenet_split_224", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="hand25d: give frames of hands with --calibration"):
+        benchmark.main(["--models", "hand25d", "--out", str(tmp_path)])
