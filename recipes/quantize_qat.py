@@ -21,14 +21,14 @@ from posezoo.compression.qat import QuantisedTwin
 from posezoo.errors import UserError
 from posezoo.export import edgetpu
 from posezoo.export.metadata import with_metadata
-from posezoo.export.targets import get_target
+from posezoo.export.targets import Target, get_target
 from posezoo.export.tflite import export_tflite, to_tflite
 from posezoo.files import replacing
 from posezoo.inference.runners import KerasRunner, TFLiteRunner
 from posezoo.training.config import option, parse
 
-#: Export target -> what goes in and out of its file.
-ALSO = {"tflite_uint8": "uint8", "tflite_float_io": "float32", "edgetpu": "int8"}
+#: Export targets that a trained twin can become, beside the int8 file.
+ALSO = ("tflite_uint8", "tflite_float_io", "edgetpu")
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,28 @@ def main(argv=None) -> dict:
     print(f"written: {file} ({sidecar['bytes'] / 1e6:.2f} MB)")
     for target in names(cfg.also):
         try:
-            print(f"written: {write_as(target, twin, ready, cfg)}")
+            print(f"written: {write_as(get_target(target), twin, ready, cfg)}")
         except UserError as error:  # what is written stays
             print(f"{target}: {error}")
     return report
 
 
-def write_as(target: str, twin: QuantisedTwin, ready: Prepared, cfg: Config) -> Path:
+def write_as(target: Target, twin: QuantisedTwin, ready: Prepared, cfg: Config) -> Path:
     """Write the trained twin as another int8 target; return the file.
 
     Raises:
         GateError: The file does not agree with the twin.
         EdgeTpuError: The compiler would not take it, or too little of it would map.
     """
-    card, pictures, out = ready.card, ready.check_pictures, get_target(target).path(cfg.out, cfg.model)
-    if target == "edgetpu":
+    card, pictures, out = ready.card, ready.check_pictures, target.path(cfg.out, cfg.model)
+    if target.name == "edgetpu":
         content, report = edgetpu.ready(to_tflite(twin.model, card.input, trained_ranges=True))
         edgetpu.check_mapping(report)
         expected = KerasRunner(twin.model, card.input)(pictures)
         edgetpu.write_edgetpu(content, report, expected, card, out, pictures=pictures)
     else:
-        export_tflite(
-            twin.model, card.input, out, card=card, check_pictures=pictures, io=ALSO[target], trained_ranges=True
-        )
+        io = target.options["io"]
+        export_tflite(twin.model, card.input, out, card=card, check_pictures=pictures, io=io, trained_ranges=True)
     return out
 
 

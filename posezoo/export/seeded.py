@@ -46,6 +46,10 @@ def _measure_moments(network: keras.Model, x: np.ndarray) -> None:
     import keras
     import tensorflow as tf
 
+    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if not norms:
+        return
+
     def exact(layer: keras.Layer) -> keras.Layer:
         config = {**layer.get_config(), "dtype": "float64"}
         if isinstance(layer, keras.layers.Dropout):
@@ -57,11 +61,10 @@ def _measure_moments(network: keras.Model, x: np.ndarray) -> None:
     twin = keras.models.clone_model(network, clone_function=exact)
     twin.set_weights(network.get_weights())
     tf.function(twin)(x.astype(np.float64), training=True)  # a graph frees what nothing reads any more
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            measured = twin.get_layer(layer.name)
-            layer.moving_mean.assign(_short(measured.moving_mean))
-            layer.moving_variance.assign(_short(measured.moving_variance))
+    for norm in norms:
+        measured = twin.get_layer(norm.name)
+        norm.moving_mean.assign(_short(measured.moving_mean))
+        norm.moving_variance.assign(_short(measured.moving_variance))
 
 
 def _short(variable: keras.Variable) -> np.ndarray:
