@@ -11,7 +11,7 @@ from typing import Any
 
 from posezoo.cards import Card
 from posezoo.errors import UserError
-from posezoo.export.gates import FarError
+from posezoo.export.gates import PrecisionError
 from posezoo.export.job import Job, Made
 from posezoo.files import remove_leftovers
 
@@ -81,10 +81,10 @@ class Target:
         remove_leftovers(out)
         try:
             return _function(self.function)(job, out, **self.options)
-        except FarError as error:
+        except PrecisionError as error:
             if not self.int8 or not job.trained:
                 raise
-            raise type(error)(f"{error}; {_way_out(job.card)}") from error
+            raise PrecisionError(f"{error}; {_way_out(job.card)}") from error
 
     def told(self, job: Job) -> list[str]:
         """Tell what the target would make of a network, and write nothing.

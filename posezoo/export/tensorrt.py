@@ -17,7 +17,7 @@ import numpy as np
 
 from posezoo.export.foreign import converter
 from posezoo.export.frozen import blame
-from posezoo.export.gates import FarError
+from posezoo.export.gates import PrecisionError
 from posezoo.export.golden import write_golden
 from posezoo.export.job import FLOAT32, Job, Made, sidecar
 from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, model_of, quantise, save_gated
@@ -194,7 +194,7 @@ def export_tensorrt(job: Job, out: Path) -> Made:
         for name, (model, limits) in models.items():
             try:
                 found.append(save_gated(model, job, folder / name, limits, kernels=f"onnxruntime, {name}"))
-            except FarError as error:
+            except PrecisionError as error:
                 if name == "model.onnx":
                     raise
                 left_out[name] = str(error)
