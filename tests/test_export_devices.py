@@ -23,11 +23,11 @@ pytest.importorskip("tf2onnx")
 pytest.importorskip("openvino")
 
 from posezoo.export.foreign import MissingToolError, environment  # noqa: E402
-from posezoo.export.frozen import freeze  # noqa: E402
+from posezoo.export.frozen import UnsupportedLayerError, freeze  # noqa: E402
 from posezoo.export.gates import GateError  # noqa: E402
 from posezoo.export.job import Job, Limits  # noqa: E402
 from posezoo.export.myriad import check_float16, export_myriad, largest_activations  # noqa: E402
-from posezoo.export.onnx import UnsupportedLayerError, to_onnx  # noqa: E402
+from posezoo.export.onnx import to_onnx  # noqa: E402
 from posezoo.export.rewrite import without_groups  # noqa: E402
 from posezoo.export.saved_model import SavedModelRunner, export_saved_model  # noqa: E402
 from posezoo.export.simplify import simplified  # noqa: E402

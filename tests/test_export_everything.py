@@ -13,9 +13,9 @@ pytest.importorskip("onnxruntime")
 
 from posezoo.export import everything  # noqa: E402
 from posezoo.export.everything import FAILED, KEPT, LEFT_OUT, REFUSED, WRITTEN, export_everything  # noqa: E402
+from posezoo.export.frozen import UnsupportedLayerError  # noqa: E402
 from posezoo.export.gates import GateError  # noqa: E402
 from posezoo.export.job import Made  # noqa: E402
-from posezoo.export.onnx import UnsupportedLayerError  # noqa: E402
 from posezoo.export.targets import TARGETS, Target  # noqa: E402
 
 MADE: list = []

@@ -12,10 +12,10 @@ pytest.importorskip("tf2onnx")
 openvino = pytest.importorskip("openvino")
 
 from posezoo.export.foreign import MissingToolError, converter, environment  # noqa: E402
+from posezoo.export.frozen import UnsupportedLayerError  # noqa: E402
 from posezoo.export.gates import GateError  # noqa: E402
 from posezoo.export.golden import golden_path, write_golden  # noqa: E402
 from posezoo.export.job import FLOAT16, Job, agree  # noqa: E402
-from posezoo.export.onnx import UnsupportedLayerError  # noqa: E402
 from posezoo.export.openvino import (  # noqa: E402
     check_opsets,
     export_openvino,

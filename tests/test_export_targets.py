@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,17 +233,54 @@ def test_everything_by_the_command(dog, capsys, monkeypatch):
     assert "kept      onnx " in capsys.readouterr().out
 
 
-def save_with_constants(folder: Path, seed: int) -> None:
-    """Write a SavedModel for the dog's card whose weights are constants of its graph."""
+def save_with_constants(folder: Path, seed: int, last: Callable = lambda maps: maps) -> None:
+    """Write a SavedModel for the dog's card whose weights are constants of its graph, with something behind them."""
     import tensorflow as tf
 
     kernel = np.random.default_rng(seed).normal(size=(5, 5, 3, 3)).astype("float32")
     module = tf.Module()
     module.serve = tf.function(
-        lambda image: {"heatmaps": tf.nn.conv2d(image, tf.constant(kernel), 4, "SAME")},
+        lambda image: {"heatmaps": last(tf.nn.conv2d(image, tf.constant(kernel), 4, "SAME"))},
         input_signature=[tf.TensorSpec((1, 32, 48, 3))],
     )
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+
+
+def repeat(maps):
+    import tensorflow as tf
+
+    return tf.while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, tf.nn.relu(x) * 1.1), (0, maps))[1]
+
+
+def choose(maps):
+    import tensorflow as tf
+
+    return tf.cond(tf.reduce_mean(maps) > 0, lambda: maps * 2, lambda: maps + 1)
+
+
+@pytest.mark.parametrize(
+    "flow, options, told",
+    [
+        (repeat, "-o x.tflite", "repeats or branches as it runs, layer 'saved_model' (while); write a loop's rounds"),
+        (choose, "-o x.tflite", "repeats or branches as it runs, layer 'saved_model' (cond); write a loop's rounds"),
+        (choose, "--precision int16x8 -o x.tflite", "TFLite in int16x8 has no ranges for what repeats or branches"),
+        (choose, "--to edgetpu -o x.tflite", "or convert to float16"),
+        (repeat, "--to onnx -o x.onnx", "layer 'saved_model' (while) repeats as it runs"),
+        (repeat, "--to tftrt -o x", "write the rounds out, or convert to TFLite in float32 or float16"),
+        (repeat, "--precision float16 -o x.tflite", None),
+        (choose, "--precision float16 -o x.tflite", None),
+        (choose, "--to onnx -o x.onnx", None),
+    ],
+)
+def test_loops_and_branches_go_where_they_can_and_are_named_elsewhere(dog, capsys, monkeypatch, flow, options, told):
+    pytest.importorskip("tf2onnx")
+    monkeypatch.chdir(dog)
+    save_with_constants(dog / "flow", 0, flow)
+    answer = cli.main(f"export flow --card dog.yaml {options} --calibration pictures".split())
+    error = capsys.readouterr().err
+    assert answer == (2 if told else 0), error
+    assert told is None or told in error
+    assert bool(list(dog.glob("x*"))) == (told is None)
 
 
 def test_a_saved_model_that_was_trained_again_is_exported_again(dog, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,24 @@ def blame(node: str, layers: tuple[str, ...] | list[str]) -> str:
     return found
 
 
+def control_flow(nodes: Mapping[str, str], layers: Sequence[str], *, branches: bool = True) -> list[str]:
+    """Return what in a frozen graph repeats or branches as it runs, such as `'saved_model' (while)`.
+
+    Args:
+        nodes: Name of a node -> its operation.
+        layers: Names of the network's layers.
+        branches: Branches too; else loops alone.
+    """
+    # Freezing writes loops and branches in the form of TensorFlow 1: values join, and leave a loop by an exit.
+    joins = {"Merge", "Exit"} if branches else {"Exit"}
+    found = {node.rsplit("/", 2)[0] for node, operation in nodes.items() if operation in joins}
+    return sorted({f"'{blame(node, tuple(layers))}' ({node.rsplit('/', 1)[-1]})" for node in found})
+
+
+class UnsupportedLayerError(UserError, ValueError):
+    """A layer that the target has no operation for."""
+
+
 class BackendError(UserError, RuntimeError):
     """Keras runs on another backend than TensorFlow."""
 
@@ -97,14 +116,24 @@ def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
     """Freeze a network at batch 1 and let TensorFlow simplify the graph.
 
     Args and errors: as `frozen_function`.
+
+    Raises:
+        UnsupportedLayerError: A layer repeats as it runs.
     """
     frozen, names = frozen_function(network, spec)
+    layers = tuple(layer.name for layer in network.layers)
+    nodes = {node.name: node.op for node in frozen.graph.as_graph_def().node}
+    if loops := control_flow(nodes, layers, branches=False):
+        raise UnsupportedLayerError(
+            f"layer {', '.join(loops)} repeats as it runs, which the frozen graph cannot hold; write the rounds out, "
+            "or convert to TFLite in float32 or float16"
+        )
     outputs = {name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)}
     ranks = {name: len(tensor.shape) for name, tensor in zip(names, frozen.outputs, strict=True)}
     definition = _without_compile_marks(frozen.graph.as_graph_def())
     source = frozen.inputs[0].name
     graph = _not_waiting(_optimised(definition, source, list(outputs.values())), source)
-    return Frozen(graph, source, outputs, ranks, tuple(layer.name for layer in network.layers))
+    return Frozen(graph, source, outputs, ranks, layers)
 
 
 def _without_compile_marks(definition: Any) -> Any:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.export.foreign import MissingToolError, converter, run_json
-from posezoo.export.frozen import blame
+from posezoo.export.frozen import UnsupportedLayerError, blame
 from posezoo.export.gates import GateError
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import Job, Made, agree, write_sidecar
-from posezoo.export.onnx import UnsupportedLayerError, model_of
+from posezoo.export.onnx import model_of
 from posezoo.export.openvino import PACKAGES, check_opsets, compressed, downgrade, layer_names, require_openvino, to_ir
 from posezoo.export.simplify import is_graph_of_layers
 from posezoo.files import replacing_together, telling_full_disk

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posezoo.errors import UserError
-from posezoo.export.frozen import Frozen, blame, freeze
+from posezoo.export.frozen import Frozen, UnsupportedLayerError, blame, freeze
 from posezoo.export.gates import GateError
 from posezoo.export.golden import golden_path, write_golden
 from posezoo.export.job import FLOAT32, Agreement, Job, Limits, Made, agree, facts, write_sidecar
@@ -36,10 +35,6 @@ CALIBRATION = 100
 WAY_OUT = (
     "write the layer with operations that ONNX has, or end the network before it and compute the rest after the file"
 )
-
-
-class UnsupportedLayerError(UserError, ValueError):
-    """A layer that the target has no operation for."""
 
 
 def to_onnx(network: keras.Model, spec: InputSpec, *, opset: int = 11) -> Any:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from posezoo.export.foreign import converter, environment, run_json
-from posezoo.export.frozen import blame
+from posezoo.export.frozen import UnsupportedLayerError, blame
 from posezoo.export.gates import GateError
 from posezoo.export.golden import write_golden
 from posezoo.export.job import Job, Limits, Made, agree, write_sidecar
-from posezoo.export.onnx import UnsupportedLayerError, int8_model_of, model_of
+from posezoo.export.onnx import int8_model_of, model_of
 from posezoo.files import replacing_together
 from posezoo.inference.runners import OpenVinoRunner
 

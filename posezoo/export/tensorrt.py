@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from posezoo.export.foreign import converter
-from posezoo.export.frozen import blame
+from posezoo.export.frozen import UnsupportedLayerError, blame
 from posezoo.export.gates import PrecisionError
 from posezoo.export.golden import write_golden
 from posezoo.export.job import FLOAT32, Job, Made, sidecar
-from posezoo.export.onnx import QDQ_OPSET, UnsupportedLayerError, model_of, quantise, save_gated
+from posezoo.export.onnx import QDQ_OPSET, model_of, quantise, save_gated
 from posezoo.files import replacing_folder, write_json
 
 RESIZE_MODES = (b"nearest", b"linear")

@@ -18,7 +18,7 @@ import numpy as np
 from posezoo.errors import UserError
 from posezoo.export.elsewhere import OtherRuntime
 from posezoo.export.flatbuffer import add_signature, layer_names, layer_of, operators, with_float_kernels
-from posezoo.export.frozen import frozen_function
+from posezoo.export.frozen import control_flow, frozen_function
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
 from posezoo.export.pixels import where_it_counts
@@ -135,6 +135,11 @@ def to_tflite(
             if precision == "int8"
             else sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         ]
+    if FLAVOURS[precision].calibrated and (flow := control_flow(nodes, layers)):
+        raise ConversionError(
+            f"TFLite in {precision} has no ranges for what repeats or branches as it runs, layer {', '.join(flow)}; "
+            "write a loop's rounds out and choose with tf.where, or convert to float16"
+        )
     with _blamed(nodes, layers, precision):
         if precision == "int8" and not trained_ranges and (keep_float or ranges == "mse"):
             from posezoo.export.selective import convert_in_steps
