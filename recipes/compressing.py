@@ -7,7 +7,6 @@ import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tasks import Task, generated, task_of
 import posezoo
 from posezoo.cards import Card, read_card
 from posezoo.compression.pruning import gzip_bytes
+from posezoo.export.pixels import where_it_counts
 from posezoo.files import write_json
 from posezoo.training.backend import cosine, dataset, set_threads
 from posezoo.training.config import RunConfig, option
@@ -68,33 +68,44 @@ class Teacher:
     """The float network as it was, whose outputs its twin learns again: self-distillation.
 
     Labels pull a network that is trained for a short while to wherever the data of these steps lie; its own outputs
-    keep it where it was, but for what rounding or zeros took.
+    keep it where it was, but for what rounding or zeros took. Tags are learned where a keypoint may be: elsewhere they
+    are free, and so much of them would outweigh everything.
 
     Args:
         network: The float network; later changes of it do not matter.
+        card: Says how outputs are decoded.
         batches: Network inputs, from which each output's variance is taken.
 
     Attributes:
-        losses: For each output the squared error, as a share of the output's variance.
+        losses: For each output the squared error where it counts, as a share of the output's variance there.
     """
 
-    def __init__(self, network: Any, batches: Sequence[np.ndarray]):
-        self._network = copy_of(network)
+    def __init__(self, network: Any, card: Card, batches: Sequence[np.ndarray]):
+        self._network, self._card = copy_of(network), card
         found = [self(batch) for batch in batches]
-        self.losses = {
-            name: partial(_relative_error, variance=max(float(np.var(np.concatenate([f[name] for f in found]))), 1e-12))
-            for name in found[0]
-        }
+        self.losses = {name: _relative_error(np.concatenate([f[name] for f in found])) for name in found[0]}
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs for a batch of network inputs, by name."""
+        """Outputs for a batch of network inputs, by name; NaN where they do not count."""
         found = self._network.predict_on_batch(images)
         named = found if isinstance(found, dict) else {self._network.output_names[0]: found}
-        return {name: np.asarray(value) for name, value in named.items()}
+        outputs = {name: np.asarray(value) for name, value in named.items()}
+        for name, mask in where_it_counts(self._card, outputs).items():
+            outputs[name] = np.where(mask, outputs[name], np.nan)
+        return outputs
 
 
-def _relative_error(target: Any, predicted: Any, *, variance: float) -> Any:
-    return (target - predicted) ** 2 / variance
+def _relative_error(examples: np.ndarray) -> Callable[[Any, Any], Any]:
+    """A loss of the squared error as a share of the variance that examples of the target have."""
+    counting = 1 - float(np.isnan(examples).mean())
+    scale = max(float(np.nanvar(examples)) * counting, 1e-12)
+
+    def loss(target: Any, predicted: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.where(tf.math.is_nan(target), 0.0, target - predicted) ** 2 / scale
+
+    return loss
 
 
 def copy_of(network: Any) -> Any:
@@ -133,7 +144,7 @@ def prepare(cfg: CompressConfig) -> Prepared:
         raise SystemExit(f"{cfg.model} has no released weights; give --weights, from: {card.recipe}")
     task = task_of(card, cfg.dataset, cfg.data, limit=cfg.val_examples, workers=cfg.workers, seed=cfg.seed)
     pictures = task.calibration(cfg.calibration)
-    teacher = Teacher(network, batches_of(pictures[:64], card)) if cfg.distill else None
+    teacher = Teacher(network, card, batches_of(pictures[:64], card)) if cfg.distill else None
     return Prepared(card, network, task, pictures, teacher)
 
 

@@ -341,6 +341,30 @@ def test_a_twin_learns_the_float_networks_outputs_instead_of_labels(small_hand, 
     assert off() < 0.5 * before
 
 
+def test_a_teacher_tells_tags_only_where_a_keypoint_may_be(compressing_recipe):
+    compressing = compressing_recipe("compressing")
+    card = read_card("efficienthrnet_lite_h-4")
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(
+        image, {name: L.Conv2D(17, 1, use_bias=False, name=name)(image) for name in ("heatmaps_low", "tags")}
+    )
+    first, second = (np.repeat(np.eye(3, dtype="float32")[:, i : i + 1], 17, 1)[None, None] for i in (0, 1))
+    network.get_layer("heatmaps_low").set_weights([first])
+    network.get_layer("tags").set_weights([second])
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 9, (4, 8, 8, 3)).astype("float32")
+    x[..., 0] = 0
+    x[:, 2, 3:5, 0], x[:, 2, 3:5, 1] = 1, rng.normal(size=(4, 2))
+    teacher = compressing.Teacher(network, card, [x])
+    taught = teacher(x)
+    assert np.argwhere(~np.isnan(taught["tags"][0, ..., 0])).tolist() == [[2, 3], [2, 4]]
+    counting = np.nan_to_num(taught["tags"], nan=77.0)
+    assert np.mean(teacher.losses["tags"](taught["tags"], counting)) == 0
+    off = counting + np.std(x[:, 2, 3:5, 1])
+    assert np.mean(teacher.losses["tags"](taught["tags"], off)) == pytest.approx(1, rel=1e-4)
+    np.testing.assert_array_equal(taught["heatmaps_low"], x[..., :1].repeat(17, -1))
+
+
 def test_a_hand_network_becomes_an_int8_file_with_its_score(small_hand, tmp_path):
     small_hand("quantize_ptq").main(["--smoke", "--model", "hand25d", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "report.json").read_text())
