@@ -97,8 +97,8 @@ def lines_of(report: Mapping[str, Any]) -> list[str]:
         return [*rows, "key-points: the network finds nobody in these pictures"]
     return [
         *rows,
-        f"key-points: {k['keypoints']} of {k['people']} people moved by {k['mean_px']:.2f} px on average, 95 % by less "
-        f"than {k['p95_px']:.2f} px, at most {k['max_px']:.1f} px; {k['missed']} people missed, {k['extra']} more",
+        f"key-points: {k['keypoints']}, of {k['people']} people, moved by {k['mean_px']:.2f} px on average, 95 % by "
+        f"less than {k['p95_px']:.2f} px, at most {k['max_px']:.1f} px; {k['missed']} people missed, {k['extra']} more",
     ]
 
 
