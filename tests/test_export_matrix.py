@@ -52,19 +52,27 @@ RESULTS = {
         "targets": {
             "onnx": entry(psnr=146.9, px=0.004),
             "myriad": entry(psnr=76.3, notes=["a", "105 hardware stages, 82% of all that work"]),
-            "tftrt": entry("refused", reason="layer 'odd'"),
+            "tftrt": entry("refused", reason="layer 'odd'; write it otherwise"),
         },
     },
-    "face": {"trained": False, "versions": {}, "targets": {"tftrt": entry("refused", reason="layer 'odd'")}},
+    "face": {"trained": False, "versions": {}, "targets": {
+        "tflite": entry("refused", reason="layer 'odd' is new; write it otherwise"),
+        "tftrt": entry("refused", reason="layer 'odd'; write it otherwise"),
+    }},
 }  # fmt: skip
 
 
 def test_page_has_a_row_per_model_and_a_column_per_target():
     page = export_matrix.page(RESULTS)
-    assert "| model | onnx | myriad | tftrt |" in page
-    assert "| `hand` | 147 dB<br>0.00 px | 76 dB | **refused** |" in page
-    assert "| `face` * |  |  | **refused** |" in page
-    assert "- tftrt: refused: layer 'odd' (face, hand)" in page
+    assert "| model | tflite | onnx | myriad | tftrt |" in page
+    assert "| `hand` |  | 147 dB<br>0.00 px | 76 dB | **refused** |" in page
+    assert "| `face` * | **refused** |  |  | **refused** |" in page
+    told = """
+- refused; the way out: write it otherwise
+  - `face` for tflite: layer 'odd' is new
+  - `face` for tftrt; `hand` for tftrt: layer 'odd'
+"""
+    assert told in page
     assert "| `hand` | 2.00 MB | 105 hardware stages, 82% of all that work |" in page
     assert "Versions: " in page
     assert "No target refuses" not in page
@@ -144,7 +152,7 @@ def cells_of(page: str) -> dict[str, set[str]]:
 
 def test_gaps_of_a_page_are_seen():
     page = export_matrix.page(RESULTS, ["mpm_1s"])
-    assert cells_of(page) == {"face": {"tftrt"}, "hand": {"onnx", "myriad", "tftrt"}}
+    assert cells_of(page) == {"face": {"tflite", "tftrt"}, "hand": {"onnx", "myriad", "tftrt"}}
     assert "mpm_1s: nothing" in gaps(cells_of(page))
     whole = {name: set(TARGETS) for name in list_models()}
     assert gaps(whole) == []

@@ -19,8 +19,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -156,7 +158,7 @@ def page(results: dict[str, dict], missing: Sequence[str] = ()) -> str:
         "| model | " + " | ".join(names) + " |",
         "|---" * (len(names) + 1) + "|",
     ]
-    reasons: dict[str, list[str]] = {}
+    reasons: list[Reason] = []
     for model, content in sorted(results.items()):
         star = "" if content["trained"] else " *"
         cells = [cell(content["targets"].get(name), model, name, reasons) for name in names]
@@ -166,13 +168,25 @@ def page(results: dict[str, dict], missing: Sequence[str] = ()) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def cell(entry: dict | None, model: str, target: str, reasons: dict[str, list[str]]) -> str:
+@dataclass(frozen=True)
+class Reason:
+    """Why a model has no file for a target: its status, what was found, and the way out."""
+
+    model: str
+    target: str
+    status: str
+    found: str
+    way_out: str
+
+
+def cell(entry: dict | None, model: str, target: str, reasons: list[Reason]) -> str:
     """One cell; why there is no file is collected."""
     if entry is None:
         return ""
     if entry["status"] != WRITTEN:
         why = entry["reason"].replace(str(Path.home()), "~")
-        reasons.setdefault(f"{target}: {entry['status']}: {why}", []).append(model)
+        found, _, way_out = why.rpartition("; ") if "; " in why else (why, "", "")
+        reasons.append(Reason(model, target, entry["status"], found, way_out))
         return f"**{entry['status']}**"
     worst = min(row["psnr_db"] for gate in entry["gates"] for row in gate["outputs"])
     moved = keypoints(entry).split(" (")[0]
@@ -196,11 +210,26 @@ def missing_lines(results: dict[str, dict], missing: Sequence[str]) -> list[str]
     return lines
 
 
-def reason_lines(reasons: dict[str, list[str]], *, complete: bool) -> list[str]:
-    """Why there is no file, with the models it holds for; that there is every file only where all were measured."""
+def reason_lines(reasons: list[Reason], *, complete: bool) -> list[str]:
+    """Why there is no file, each reason and way out once; that there is every file only where all were measured."""
     if not reasons:
         return ["No target refuses a model, and no gate failed.", ""] if complete else []
-    return ["## Why there is no file", "", *(f"- {why} ({', '.join(m)})" for why, m in sorted(reasons.items())), ""]
+    lines = ["## Why there is no file", ""]
+    for (status, way_out), alike in grouped(reasons, lambda r: (r.status, r.way_out)):
+        lines.append(f"- {status}" + (f"; the way out: {way_out}" if way_out else ""))
+        for found, same in grouped(alike, lambda r: r.found):
+            each = grouped(same, lambda r: r.model)
+            told = "; ".join(f"`{model}` for {', '.join(r.target for r in own)}" for model, own in each)
+            lines.append(f"  - {told}: {found}")
+    return [*lines, ""]
+
+
+def grouped(reasons: list[Reason], key: Callable[[Reason], Any]) -> list[tuple[Any, list[Reason]]]:
+    """Return the values of a key in their order, each with its reasons."""
+    groups: dict[Any, list[Reason]] = {}
+    for reason in reasons:
+        groups.setdefault(key(reason), []).append(reason)
+    return list(groups.items())
 
 
 def compiler_lines(results: dict[str, dict]) -> list[str]:
