@@ -65,6 +65,11 @@ def blame(node: str, layers: tuple[str, ...] | list[str]) -> str:
     return found
 
 
+def operations(graph: Any) -> dict[str, str]:
+    """Return name of a node -> its operation, without writing a TensorFlow graph and its weights out."""
+    return {operation.name: operation.type for operation in graph.get_operations()}
+
+
 def control_flow(nodes: Mapping[str, str], layers: Sequence[str], *, branches: bool = True) -> list[str]:
     """Return what in a frozen graph repeats or branches as it runs, such as `'saved_model' (while)`.
 
@@ -115,15 +120,15 @@ def frozen_function(network: Any, spec: InputSpec) -> tuple[Any, list[str]]:
 def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
     """Freeze a network at batch 1 and let TensorFlow simplify the graph.
 
-    Args and errors: as `frozen_function`.
+    Args: as `frozen_function`.
 
     Raises:
+        BackendError: As `frozen_function`.
         UnsupportedLayerError: A layer repeats as it runs.
     """
     frozen, names = frozen_function(network, spec)
     layers = tuple(layer.name for layer in network.layers)
-    nodes = {node.name: node.op for node in frozen.graph.as_graph_def().node}
-    if loops := control_flow(nodes, layers, branches=False):
+    if loops := control_flow(operations(frozen.graph), layers, branches=False):
         raise UnsupportedLayerError(
             f"layer {', '.join(loops)} repeats as it runs, which the frozen graph cannot hold; write the rounds out, "
             "or convert to TFLite in float32 or float16"

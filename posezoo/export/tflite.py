@@ -18,7 +18,7 @@ import numpy as np
 from posezoo.errors import UserError
 from posezoo.export.elsewhere import OtherRuntime
 from posezoo.export.flatbuffer import add_signature, layer_names, layer_of, operators, with_float_kernels
-from posezoo.export.frozen import control_flow, frozen_function
+from posezoo.export.frozen import control_flow, frozen_function, operations
 from posezoo.export.gates import OutputReport, check, check_reacts, compare
 from posezoo.export.metadata import facts, input_facts, with_metadata
 from posezoo.export.pixels import where_it_counts
@@ -187,8 +187,7 @@ def frozen_converter(network: Any, spec: InputSpec) -> tuple[Any, list[str], Map
     import tensorflow as tf
 
     frozen, names = frozen_function(network, spec)
-    nodes = {node.name: node.op for node in frozen.graph.as_graph_def().node}
-    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]), names, nodes
+    return tf.lite.TFLiteConverter.from_concrete_functions([frozen]), names, operations(frozen.graph)
 
 
 @contextmanager
