@@ -31,7 +31,8 @@ import posezoo
 from posezoo.cards import read_card
 from posezoo.codecs import CoordinateCodec, HeatmapCodec
 from posezoo.data.augment import Augmentation
-from posezoo.data.pipeline import PersonCrops, training_batch
+from posezoo.data.cached_crops import CachedCrops, Mix
+from posezoo.data.pipeline import PADDING, PersonCrops, training_batch, weighted_batch
 from posezoo.data.readers import read
 from posezoo.data.stick_figures import write_stick_figures
 from posezoo.evaluation.top_down import evaluate_pck
@@ -41,7 +42,7 @@ from posezoo.training.backend import cosine, dataset, native, on_devices, run_re
 from posezoo.training.config import RunConfig, option
 from posezoo.training.distillation import Distiller
 from posezoo.training.initialise import layers_of, load_backbone, read_layers
-from posezoo.training.losses import LOSSES, spatial_cross_entropy
+from posezoo.training.losses import LOSSES, keypoint_losses, spatial_cross_entropy
 from posezoo.training.run import Checkpoint, Plateau, Run
 
 
@@ -52,6 +53,8 @@ class Config(RunConfig):
     input_px: int = option(0, "side of the input; 0 takes the model's")
     data: Path = option(Path("data/lspet"), "folder of the data set")
     dataset: str = option("lsp", "its layout: lsp, flic or coco")
+    crops: str = option("", "caches of recipes/cache_crops.py to learn from instead: FOLDER or FOLDER:SHARE, commas")
+    epoch_crops: int = option(0, "crops of an epoch with --crops; 0 takes as many as the caches hold")
     skeleton: str = option("", "keypoints to learn, a name in posezoo.skeletons; empty takes the data set's")
     out: Path = option(Path("runs/mobilenet_split"), "folder of the run")
 
@@ -60,6 +63,7 @@ class Config(RunConfig):
     narrow_from: Path | None = option(None, "weights of a width-1.0 run, whose most important channels are taken")
     teacher: Path | None = option(None, "weights of a width-1.0 network to distil from")
     teacher_share: float = option(0.5, "share of the teacher's maps in the loss")
+    taught_share: float = option(0.0, "weight of the maps that a teacher left in the caches, beside a label's 1")
 
     frozen_steps: int = option(50_000, "steps of stage 1, backbone frozen (rounded up to epochs)")
     steps: int = option(200_000, "steps of both stages (rounded up to epochs)")
@@ -76,7 +80,10 @@ class Config(RunConfig):
 
     spatial: float = option(0.0, "weight of a spatial cross-entropy beside the squared error of heatmaps")
     sigma: float = option(1.5, "standard deviation of the target Gaussians in map pixels")
-    enlarge: float = option(1.35, "crop: factor on the box around the labelled joints")
+    box: str = option(
+        "keypoints", "crop around: keypoints (box of the labelled joints) or annotated (the person's box)"
+    )
+    enlarge: float = option(0.0, "crop: factor on the box; 0 takes 1.35 around joints, 1.25 around the person's box")
     rotation: float = option(30.0, "largest rotation in degrees")
     any_rotation: float = option(0.0, "probability of a rotation by any angle instead")
     scale: float = option(1.25, "largest magnification of the person")
@@ -94,11 +101,12 @@ def main(argv=None) -> Run:
 
 def train(cfg: Config, run: Run) -> None:
     skeleton = SKELETONS[cfg.skeleton] if cfg.skeleton else None
-    people = {split: read(cfg.dataset, cfg.data, split, skeleton) for split in ("train", "val")}
+    splits = ("val",) if cfg.crops else ("train", "val")
+    people = {split: read(cfg.dataset, cfg.data, split, skeleton) for split in splits}
     for part in people.values():
         if part.problems:
             print(f"{part.name}: {len(part)} pictures, left out: {dict(part.problems)}")
-    network, teacher = networks(cfg, people["train"].skeleton)
+    network, teacher = networks(cfg, people["val"].skeleton)
     height, width = network.input_shape[1:3]
     codec = make_codec(cfg, network, (width, height))
     augmentation = Augmentation(
@@ -106,8 +114,12 @@ def train(cfg: Config, run: Run) -> None:
         scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
         colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout, part=cfg.part,
     )  # fmt: skip
-    crops = PersonCrops(people["train"], codec.input_wh, enlarge=cfg.enlarge, augmentation=augmentation, seed=cfg.seed)
-    checked = PersonCrops(people["val"], codec.input_wh, enlarge=cfg.enlarge)
+    laid = {"box": cfg.box, "enlarge": cfg.enlarge or PADDING[cfg.box]}
+    if cfg.crops:
+        crops = cached_mix(cfg, codec.input_wh, people["val"].skeleton, augmentation)
+    else:
+        crops = PersonCrops(people["train"], codec.input_wh, **laid, augmentation=augmentation, seed=cfg.seed)
+    checked = PersonCrops(people["val"], codec.input_wh, **laid)
     backbone = [layer for layer in network.layers if layer.name.startswith("conv")]
 
     steps = len(crops) // cfg.batch
@@ -120,6 +132,22 @@ def train(cfg: Config, run: Run) -> None:
         for layer in backbone:
             layer.trainable = not frozen
         fit(cfg, run, network, teacher, codec, crops, checked, first=first, last=last, frozen=frozen)
+
+
+def cached_mix(cfg: Config, input_wh, skeleton, augmentation: Augmentation) -> Mix:
+    """The caches of `--crops`, each with its share; by default its number of crops."""
+    parts = []
+    for i, told in enumerate(cfg.crops.split(",")):
+        folder, _, share = told.rpartition(":") if ":" in told else (told, "", "")
+        cache = CachedCrops(
+            Path(folder), input_wh, skeleton=skeleton, augmentation=augmentation, seed=cfg.seed + i,
+            enlarge=cfg.enlarge or PADDING["annotated"],
+        )  # fmt: skip
+        try:
+            parts.append((cache, float(share) if share else float(len(cache))))
+        except ValueError:
+            raise SystemExit(f"--crops {told}: expected FOLDER or FOLDER:SHARE, a share such as 0.5") from None
+    return Mix(parts, length=cfg.epoch_crops or None, seed=cfg.seed)
 
 
 def networks(cfg: Config, skeleton):
@@ -163,8 +191,9 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     optimizer = keras.optimizers.AdamW(peak, weight_decay=cfg.weight_decay, **averaging)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     label_share = 1 - cfg.teacher_share if teacher is not None else 1.0
+    weighted = bool(cfg.crops)
     trainer.compile(
-        optimizer, loss={codec.output: loss_of(codec, cfg)}, loss_weights={codec.output: label_share},
+        optimizer, loss={codec.output: loss_of(codec, cfg, weighted=weighted)}, loss_weights={codec.output: label_share},
         jit_compile=False,
     )  # fmt: skip
 
@@ -191,7 +220,10 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     callbacks = [Checkpoint(run, network, evaluate, learning_rate=learning_rate, plateau=plateau)]
     if cfg.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
-    encode = partial(training_batch, codec=codec, scale=scale)
+    if weighted:
+        encode = partial(weighted_batch, codec=codec, scale=scale, teacher_share=cfg.taught_share)
+    else:
+        encode = partial(training_batch, codec=codec, scale=scale)
     data = dataset(crops, encode, cfg.batch, epochs=range(run.epoch, last), workers=cfg.workers)
     trainer.fit(
         data, initial_epoch=run.epoch, epochs=last, steps_per_epoch=steps, callbacks=callbacks,
@@ -199,13 +231,15 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     )  # fmt: skip
 
 
-def loss_of(codec, cfg: Config):
-    """The loss of the network's output."""
+def loss_of(codec, cfg: Config, *, weighted: bool = False):
+    """The loss of the network's output; of each keypoint where the batch weights them."""
+    if (cfg.spatial or weighted) and codec.output != "heatmaps":
+        raise SystemExit(f"--spatial and --crops are for heatmaps; {cfg.model} outputs {codec.output}")
+    if weighted:
+        return partial(keypoint_losses, spatial=cfg.spatial)
     base = LOSSES[codec.output]
     if not cfg.spatial:
         return base
-    if codec.output != "heatmaps":
-        raise SystemExit(f"--spatial is a loss of heatmaps; {cfg.model} outputs {codec.output}")
     return lambda target, predicted: base(target, predicted) + cfg.spatial * spatial_cross_entropy(target, predicted)
 
 

@@ -149,6 +149,7 @@ def _add_picture(people, path, entry, annotations, columns, num_names, keep_empt
         areas=[_area(annotation) for _, annotation in kept],
         image_id=entry["id"],
         annotation_ids=[annotation.get("id", 0) for _, annotation in kept],
+        weights=_weights([annotation for _, annotation in kept], columns, num_names),
         ignore=_mask_maker(people, path.name, entry, ignored),
     )
 
@@ -176,6 +177,22 @@ def _person(annotation: dict, entry: dict, columns: list[int], num_names: int):
     if box is None or box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
         return None, "a box without area"
     return np.where(labelled[:, None], person, 0), None
+
+
+def _weights(annotations: list[dict], columns: list[int], num_names: int) -> np.ndarray | None:
+    """Return how far each keypoint is to be trusted `(N, K)`, or None where no person of a picture tells.
+
+    `keypoint_weights` holds a number from 0 to 1 for each keypoint, as pseudo-labels have it; people without it, or
+    with something else there, count fully.
+    """
+    if not any("keypoint_weights" in annotation for annotation in annotations):
+        return None
+    weights = np.ones((len(annotations), len(columns)), np.float32)
+    for row, annotation in zip(weights, annotations, strict=True):
+        told = _numbers(annotation.get("keypoint_weights"))
+        if told is not None and told.size == num_names and np.isfinite(told).all():
+            row[:] = told[columns].clip(0, 1)
+    return weights
 
 
 def _numbers(values) -> np.ndarray | None:

@@ -26,9 +26,16 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from posezoo.skeletons import Skeleton
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+#: Factor on the longer side of the box that a crop is laid around: the person's own box, or that of the joints, which
+#: ends at ankles and eyes.
+PADDING = {"annotated": 1.25, "keypoints": 1.35}
 
 
 @dataclass
@@ -41,6 +48,9 @@ class Crop:
         visible: `(K,)` COCO visibility.
         matrix: `(2, 3)` from picture to crop.
         index: Which example of the set this is; another than asked for where that could not be read.
+        weights: `(K,)` how far each keypoint's label counts, 0 where there is none; None counts all labelled ones.
+        taught: A teacher's maps `(height, width, K)` uint8 (255 is a peak of 1) and the affine map `(2, 3)` from their
+            pixels to the crop's, or None. Already in this crop's left and right.
     """
 
     image: np.ndarray
@@ -48,6 +58,57 @@ class Crop:
     visible: np.ndarray
     matrix: np.ndarray
     index: int = 0
+    weights: np.ndarray | None = None
+    taught: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def cut_person(
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    box: np.ndarray,
+    input_wh: tuple[int, int],
+    *,
+    enlarge: float,
+    skeleton: Skeleton,
+    augmentation: Augmentation | None,
+    rng: np.random.Generator,
+    weights: np.ndarray | None = None,
+) -> tuple[Crop, bool]:
+    """Cut one person out of an image, varied as an augmentation says.
+
+    Args:
+        image: RGB uint8.
+        keypoints: `(K, 3)`.
+        box: Of the person; a chosen part of the body has the box of its joints instead.
+        input_wh: Width and height of the crop.
+        enlarge: Factor on the box's longer side.
+        skeleton: What the keypoints are.
+        augmentation: Random variation, or None for the plain crop.
+        rng: Its random numbers.
+        weights: `(K,)` of the labels.
+
+    Returns:
+        The crop, and whether it is mirrored.
+    """
+    labelled = keypoints[:, 2] > 0
+    if augmentation is not None and augmentation.part:
+        part = random_part(rng, labelled, skeleton, augmentation.part)
+        if part is not labelled:
+            box, enlarge = box_of_points(keypoints[part, :2]), PADDING["keypoints"]
+    centre, size = box_to_crop(box, enlarge=enlarge, aspect=input_wh[0] / input_wh[1])
+    if augmentation is None:
+        matrix, flip = crop_matrix(centre, size, input_wh), False
+    else:
+        matrix, flip = random_crop_matrix(rng, centre, size, input_wh, augmentation)
+    pixels = crop(image, matrix, input_wh)
+    if augmentation is not None:
+        pixels = random_colour(rng, pixels, augmentation)
+        pixels = random_cutout(rng, pixels, augmentation.cutout)
+    if flip:
+        order = list(skeleton.flip_indices)
+        keypoints, weights = keypoints[order], None if weights is None else weights[order]
+    points = apply(matrix, keypoints[:, :2]).astype(np.float32)
+    return Crop(pixels, points, keypoints[:, 2], matrix, weights=weights), flip
 
 
 class PersonCrops(ExampleSet):
@@ -57,7 +118,7 @@ class PersonCrops(ExampleSet):
         people: The labelled pictures.
         input_wh: Width and height of the crops.
         box: `keypoints` takes the box of the labelled joints, `annotated` the record's own box.
-        enlarge: Factor on the box's longer side. 1.35 around the joints is the standard crop for LSPet.
+        enlarge: Factor on the box's longer side; by default that of `PADDING`.
         augmentation: Random variation, or None for the plain crop.
         seed: Seed of every random number.
         cache_bytes: Memory for decoded pictures; 0 decodes anew each time.
@@ -69,15 +130,15 @@ class PersonCrops(ExampleSet):
         input_wh: tuple[int, int],
         *,
         box: str = "keypoints",
-        enlarge: float = 1.35,
+        enlarge: float | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         cache_bytes: int = 2 << 30,
     ):
-        if box not in ("keypoints", "annotated"):
+        if box not in PADDING:
             raise ValueError(f"box must be 'keypoints' or 'annotated', got {box!r}")
-        self.people, self.input_wh, self.enlarge = people, (input_wh[0], input_wh[1]), enlarge
-        self.augmentation = augmentation
+        self.people, self.input_wh, self.augmentation = people, (input_wh[0], input_wh[1]), augmentation
+        self.enlarge = PADDING[box] if enlarge is None else enlarge
         self.index = [
             (record, person)
             for record in people.records
@@ -100,26 +161,14 @@ class PersonCrops(ExampleSet):
         found, image = self._readable(index)
         record, person = self.index[found]
         keypoints = record.keypoints[person]
-        labelled = keypoints[:, 2] > 0
-        width, height = self.input_wh
-        rng = self.rng(epoch, index)
-        whole = True
-        if self.augmentation is not None and self.augmentation.part:
-            chosen = random_part(rng, labelled, self.people.skeleton, self.augmentation.part)
-            whole, labelled = chosen is labelled, chosen
-        box = record.boxes[person] if self.own_box and whole else box_of_points(keypoints[labelled, :2])
-        centre, size = box_to_crop(box, enlarge=self.enlarge, aspect=width / height)
-        if self.augmentation is None:
-            matrix, flip = crop_matrix(centre, size, self.input_wh), False
-        else:
-            matrix, flip = random_crop_matrix(rng, centre, size, self.input_wh, self.augmentation)
-        pixels = crop(image, matrix, self.input_wh)
-        if self.augmentation is not None:
-            pixels = random_colour(rng, pixels, self.augmentation)
-            pixels = random_cutout(rng, pixels, self.augmentation.cutout)
-        if flip:
-            keypoints = keypoints[list(self.people.skeleton.flip_indices)]
-        return Crop(pixels, apply(matrix, keypoints[:, :2]).astype(np.float32), keypoints[:, 2], matrix, found)
+        box = record.boxes[person] if self.own_box else box_of_points(keypoints[keypoints[:, 2] > 0, :2])
+        cut, _ = cut_person(
+            image, keypoints, box, self.input_wh, enlarge=self.enlarge, skeleton=self.people.skeleton,
+            augmentation=self.augmentation, rng=self.rng(epoch, index),
+            weights=None if record.weights is None else record.weights[person],
+        )  # fmt: skip
+        cut.index = found
+        return cut
 
 
 def scale_pixels(images: np.ndarray) -> np.ndarray:
@@ -141,6 +190,63 @@ def training_batch(
     return images, codec.targets(np.stack([c.keypoints for c in crops]), np.stack([c.visible for c in crops]))
 
 
+def weighted_batch(
+    crops: list[Crop], codec, *, scale: Callable[[np.ndarray], np.ndarray] = scale_pixels, teacher_share: float = 0.0
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Stack crops into network inputs, heatmaps and the weight of each map.
+
+    A teacher's maps are blended in: to learn `w` times the label's map and `s` times the teacher's by squared error or
+    cross-entropy is to learn their weighted mean with the weight `w + s`, up to a constant. A keypoint without a label
+    is learnt from the teacher alone; without either its weight is 0.
+
+    Args:
+        crops: The persons.
+        codec: Encodes their keypoints.
+        scale: Brings uint8 pixels to the network's input; [-1, 1] by default.
+        teacher_share: Weight of a teacher's map beside a label's 1.
+
+    Returns:
+        Images `(batch, height, width, 3)`, the codec's output -> maps `(batch, height, width, K)`, and the codec's
+        output -> weights `(batch, K)`.
+    """
+    images = scale(np.stack([c.image for c in crops]))
+    visible = np.stack([c.visible for c in crops])
+    maps = codec.encode(np.stack([c.keypoints for c in crops]), visible)
+    told = [(c.visible > 0).astype(np.float32) if c.weights is None else c.weights for c in crops]
+    weights = np.stack(told).astype(np.float32)
+    for i, one in enumerate(crops):
+        if teacher_share and one.taught is not None:
+            taught = resample_maps(*one.taught, codec)
+            total = weights[i] + np.float32(teacher_share)
+            maps[i] = (weights[i] * maps[i] + np.float32(teacher_share) * taught) / total
+            weights[i] = total
+    return images, {codec.output: maps}, {codec.output: weights}
+
+
+def resample_maps(maps: np.ndarray, matrix: np.ndarray, codec) -> np.ndarray:
+    """Bring maps of one crop to the map pixels of another.
+
+    Args:
+        maps: uint8 `(height, width, K)`, 255 is 1.
+        matrix: Affine map `(2, 3)` from the maps' pixels to the other crop's input pixels.
+        codec: Of the other crop.
+
+    Returns:
+        float32 `(map height, map width, K)`; 0 where the maps do not reach.
+    """
+    import cv2
+
+    origin, step = codec.to_map(np.zeros(2)), codec.to_map(np.ones(2)) - codec.to_map(np.zeros(2))
+    there = np.column_stack([matrix[:, :2] * step[:, None], matrix[:, 2] * step + origin])
+    parts = [
+        # OpenCV warps four channels at a time.
+        cv2.warpAffine(np.ascontiguousarray(maps[..., i : i + 4]), there, codec.map_wh, flags=cv2.INTER_LINEAR)
+        for i in range(0, maps.shape[-1], 4)
+    ]
+    stacked = [part[..., None] if part.ndim == 2 else part for part in parts]
+    return np.concatenate(stacked, axis=-1).astype(np.float32) / np.float32(255)
+
+
 class Examples(Protocol):
     """What a training set offers: examples drawn by (index, epoch), and an order for each epoch."""
 
@@ -153,8 +259,8 @@ class Examples(Protocol):
         """Load one example."""
 
 
-#: Turns a list of examples into network inputs and targets, arrays or dicts of arrays.
-Encode = Callable[[list], tuple[np.ndarray, Any]]
+#: Turns a list of examples into network inputs, targets and, where they differ, weights: arrays or dicts of arrays.
+Encode = Callable[[list], tuple]
 
 
 def batch_indices(examples: Examples, epoch: int, batch: int) -> list[np.ndarray]:

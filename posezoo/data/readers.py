@@ -62,6 +62,7 @@ def _select(people: KeypointSet, skeleton: Skeleton | None) -> KeypointSet:
     columns = keypoint_columns(people.skeleton.keypoints, skeleton, people.name)
     for record in people.records:
         record.keypoints = record.keypoints[:, columns]
+        record.weights = None if record.weights is None else record.weights[:, columns]
     people.skeleton = skeleton
     return people
 

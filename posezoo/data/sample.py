@@ -65,7 +65,10 @@ class Sample:
 
 @dataclass
 class Record:
-    """A sample whose picture is still on disk; `read` gives its pixels."""
+    """A sample whose picture is still on disk; `read` gives its pixels.
+
+    `weights` `(N, K)` says how far each label is to be trusted, 0 to 1; None trusts every label.
+    """
 
     path: Path
     keypoints: np.ndarray
@@ -75,6 +78,7 @@ class Record:
     annotation_ids: Sequence[int] = ()
     ignore: Callable[[], np.ndarray] | None = None
     read: Callable[[Path], np.ndarray] = read_image
+    weights: np.ndarray | None = None
 
     def load(self) -> Sample:
         """Read the picture.
@@ -263,7 +267,7 @@ class KeypointSet:
             keypoints: `(N, K, 3)`.
             boxes: `(N, 4)`; by default the box of each person's labelled keypoints.
             areas: `(N,)`; by default the boxes' areas.
-            **rest: `image_id`, `annotation_ids`, `ignore` of `Record`.
+            **rest: `image_id`, `annotation_ids`, `ignore`, `weights` of `Record`.
         """
         path = Path(path)
         keypoints = np.asarray(keypoints, np.float32)

@@ -21,7 +21,7 @@ def heatmap_loss(target, predicted):
         `(batch,)`.
     """
     labelled = ops.cast(ops.max(target, axis=(1, 2)) > heatmap.UNLABELLED / 2, predicted.dtype)
-    squared = ops.sum(ops.square(target - predicted), axis=(1, 2))
+    squared = squared_errors(target, predicted)
     return ops.sum(squared * labelled, axis=-1) / ops.maximum(ops.sum(labelled, axis=-1), 1.0)
 
 
@@ -40,14 +40,44 @@ def spatial_cross_entropy(target, predicted, *, sharpness: float = 8.0):
     Returns:
         `(batch,)` in nats.
     """
+    entropy, labelled = spatial_entropies(target, predicted, sharpness=sharpness)
+    return ops.sum(entropy * labelled, axis=-1) / ops.maximum(ops.sum(labelled, axis=-1), 1.0)
+
+
+def squared_errors(target, predicted):
+    """Squared error of each heatmap, summed over its pixels, `(batch, K)`."""
+    return ops.sum(ops.square(target - predicted), axis=(1, 2))
+
+
+def spatial_entropies(target, predicted, *, sharpness: float = 8.0):
+    """The cross-entropy of each heatmap, see `spatial_cross_entropy`, and whether its target is not empty: `(batch, K)`."""
     _, height, width, joints = predicted.shape
     flat = ops.reshape(target, (-1, height * width, joints))
     labelled = ops.cast(ops.max(flat, axis=1) > 1e-3, predicted.dtype)
     share = ops.maximum(flat, 0.0)
     share = share / ops.maximum(ops.sum(share, axis=1, keepdims=True), 1e-6)
     logits = ops.log_softmax(sharpness * ops.reshape(predicted, (-1, height * width, joints)), axis=1)
-    entropy = -ops.sum(share * logits, axis=1)
-    return ops.sum(entropy * labelled, axis=-1) / ops.maximum(ops.sum(labelled, axis=-1), 1.0)
+    return -ops.sum(share * logits, axis=1), labelled
+
+
+def keypoint_losses(target, predicted, *, spatial: float = 0.0):
+    """Squared error, and cross-entropy where asked, of each heatmap: what `sample_weight` `(batch, K)` weights.
+
+    The cross-entropy is multiplied by the target's peak, so that a teacher's faint map asks for no choice.
+
+    Args:
+        target: `(batch, height, width, K)`, peaks of at most 1.
+        predicted: The same shape.
+        spatial: Weight of the cross-entropy.
+
+    Returns:
+        `(batch, K)`.
+    """
+    losses = squared_errors(target, predicted)
+    if not spatial:
+        return losses
+    entropy, _ = spatial_entropies(target, predicted)
+    return losses + spatial * ops.max(target, axis=(1, 2)) * entropy
 
 
 def coordinate_loss(target, predicted):
