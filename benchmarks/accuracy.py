@@ -3,8 +3,9 @@
     python benchmarks/accuracy.py
     python benchmarks/accuracy.py --models "mobilenet_split_*" --plot
 
-Data sets are looked for in POSEZOO_SHARED/data (LSPet's 500 validation pictures, a few COCO people), the other
-networks in POSEZOO_SHARED/peers; what is absent is named and left out.
+Data sets are looked for in POSEZOO_SHARED/data (COCO people kept for validation, LSPet's 500 validation pictures, a few
+more COCO people), the other networks in POSEZOO_SHARED/peers and (PP-TinyPose) POSEZOO_SHARED/tools/teachers/models;
+what is absent is named and left out.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from peers import PEERS, YARDSTICK, Decoded, Peer, present
+from peers import PEERS, YARDSTICK, Decoded, Peer, TinyPose, present
 from released import finds_people, released
 from report import IMAGES, RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
 from posezoo.commands.display import track
 from posezoo.data import KeypointSet
-from posezoo.data.pipeline import PersonCrops
+from posezoo.data.pipeline import PADDING, PersonCrops
 from posezoo.data.readers import read
-from posezoo.evaluation.pck import LIMB_JOINTS, PCK
-from posezoo.evaluation.top_down import evaluate_pck
-from posezoo.skeletons import Skeleton, joint_kind
+from posezoo.evaluation.coco import Known, oks_ap
+from posezoo.evaluation.pck import LIMB_JOINTS, PCK, pck, torso_size
+from posezoo.evaluation.top_down import by_name, labels_of, predict_crops
+from posezoo.inference.poses import Poses
+from posezoo.skeletons import COCO17, Skeleton, joint_kind
 
 THRESHOLD = 0.2
-ENLARGE = 1.35
 MIN_LIMB_JOINTS = 6
+#: Of people whose area is below COCO's limits, AP is told apart by size.
+SIZES = ("ap", "ap_medium", "ap_large")
 METRIC = f"PCK@{THRESHOLD} of left shoulder to right hip, 12 limb joints"
 
 
@@ -67,14 +71,42 @@ def limb_columns(skeleton: Skeleton) -> list[int]:
     return [i for i, k in enumerate(skeleton.keypoints) if joint_kind(k) in LIMB_JOINTS]
 
 
-#: Folder -> reader, and what the labels are to our models.
-DATASETS: dict[str, tuple[Callable[[Path], KeypointSet], str]] = {
-    "lspet": (
+def coco_people(shared: Path) -> KeypointSet:
+    """COCO people kept for validation, with their annotated boxes; hidden keypoints do not count for PCK."""
+    return read("coco", shared / "data" / "coco_people", "val")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """How a data set is measured.
+
+    Attributes:
+        read: Function from the shared folder to its people.
+        about: What the labels are to our models.
+        box: What crops are laid around, see `PersonCrops`.
+        visible: Whether hidden keypoints are left out of PCK.
+        oks: Whether the average precision with given boxes is told too.
+    """
+
+    read: Callable[[Path], KeypointSet]
+    about: str
+    box: str = "keypoints"
+    visible: bool = False
+    oks: bool = False
+
+
+DATASETS = {
+    "coco_people": Measured(
+        coco_people,
+        "COCO people that posezoo's models did not learn from; person boxes; PCK of visible keypoints, AP of labelled",
+        box="annotated", visible=True, oks=True,
+    ),
+    "lspet": Measured(
         lspet,
         "Validation pictures of LSPet, in-domain for posezoo's models: they learnt from its other pictures",
     ),
-    "coco_mini": (coco_mini, "People of COCO 2017 with labelled torso and at least 6 labelled limb joints"),
-}
+    "coco_mini": Measured(coco_mini, "People of COCO 2017 with labelled torso and at least 6 labelled limb joints"),
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ contenders
@@ -91,6 +123,7 @@ class Entry:
     skeleton: Skeleton
     codec: object
     run: Callable
+    person_box: float = PADDING["annotated"]
 
 
 def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[Entry]:
@@ -98,7 +131,11 @@ def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[Entry]:
     for name in present(PEERS, shared / "peers"):
         peer = Peer(name, shared / "peers", threads=threads)
         spec = peer.spec
-        yield Entry(name, spec.precision, False, (spec.crop_px, spec.crop_px), spec.skeleton, Decoded, peer)
+        crop_wh = (spec.crop_px, spec.crop_px)
+        yield Entry(name, spec.precision, False, crop_wh, spec.skeleton, Decoded, peer, spec.person_box)
+    teacher = TinyPose.find(shared, threads=threads)
+    if teacher is not None:
+        yield Entry(TinyPose.name, "float32", False, teacher.input_wh, COCO17, teacher.codec, teacher)
     for name, precision, model in released(pattern, threads=threads, wanted=lambda card: not finds_people(card)):
         for flip in (False, True):
             yield Entry(name, precision, flip, model.card.input.wh, model.card.skeleton, model.codec, model.runner)
@@ -118,11 +155,18 @@ def standard_error(scores: PCK, threshold: float = THRESHOLD) -> float:
 
 def measure(entry: Entry, people: KeypointSet, dataset: str) -> tuple[dict, PCK]:
     """Run one entry over one set; return its row and its distances."""
-    crops = PersonCrops(people, entry.input_wh, enlarge=ENLARGE)
-    scores = evaluate_pck(
+    about = DATASETS[dataset]
+    enlarge = entry.person_box if about.box == "annotated" else None
+    crops = PersonCrops(people, entry.input_wh, box=about.box, enlarge=enlarge)
+    predicted, confidence = predict_crops(
         entry.run, crops, entry.codec, skeleton=entry.skeleton, flip=entry.flip, workers=1,
         progress=lambda rows: track(rows, f"{entry.model} on {dataset}", total=len(crops)),
     )  # fmt: skip
+    labelled = people.skeleton
+    truth, _ = labels_of(crops)
+    matched = by_name(predicted, entry.skeleton, labelled)
+    judged = np.where(truth[..., 2:] == 2, truth, 0) if about.visible else truth
+    scores = pck(matched, judged, torso_size(truth, labelled), labelled)
     counted = ~np.isnan(scores.distances[:, limb_columns(scores.skeleton)])
     row = {
         "model": entry.model,
@@ -138,7 +182,33 @@ def measure(entry: Entry, people: KeypointSet, dataset: str) -> tuple[dict, PCK]
         "counted_joints": int(counted.sum()),
         "per_joint": {kind: round(v, 4) for kind, v in scores.per_joint(THRESHOLD).items() if kind in LIMB_JOINTS},
     }
+    if about.oks and set(labelled.keypoints) <= set(entry.skeleton.keypoints):
+        precision = dataclasses.asdict(given_boxes_ap(crops, matched, confidence, entry.skeleton))
+        row |= {name: round(precision[name], 4) for name in SIZES}
     return row, scores
+
+
+def given_boxes_ap(crops: PersonCrops, keypoints, confidence, skeleton: Skeleton):
+    """COCO's average precision where every labelled person's box is given.
+
+    Args:
+        crops: The people.
+        keypoints: `(N, K, 2)` in the pictures' pixels, in the order of the set's skeleton.
+        confidence: `(N, K)` in the order of the network's.
+        skeleton: The network's.
+    """
+    labelled = crops.people.skeleton
+    scores = np.clip(confidence[:, [skeleton.index(k) for k in labelled.keypoints]], 0, 1)
+    found: dict[int, list[int]] = {}
+    for i, (record, _) in enumerate(crops.index):
+        found.setdefault(id(record), []).append(i)
+    known = []
+    for rows in found.values():
+        record = crops.index[rows[0]][0]
+        people = [person for _, person in (crops.index[i] for i in rows)]
+        poses = Poses(np.nan_to_num(keypoints[rows]), scores[rows], labelled, scores[rows].mean(axis=1))
+        known.append(Known(poses, record.keypoints[people], record.areas[people]))
+    return oks_ap(known)
 
 
 def markdown(record: dict) -> str:
@@ -154,6 +224,7 @@ def markdown(record: dict) -> str:
                 f"`{r['model']}`", r["precision"], "yes" if r["flip"] else "no",
                 f"{r['value']:.3f}", f"{r['standard_error']:.3f}", f"{r['value_at_0.1']:.3f}",
                 *(f"{r['per_joint'][kind]:.2f}" for kind in LIMB_JOINTS),
+                *((f"{r[name]:.3f}" if name in r else None for name in SIZES) if DATASETS[dataset].oks else ()),
             )
             for r in record["rows"] if r["dataset"] == dataset
         ]  # fmt: skip
@@ -161,7 +232,8 @@ def markdown(record: dict) -> str:
             f"{about['people']} people, of whom {about['counted_people']} have both ends of the torso labelled and "
             f"count, with {about['counted_joints']} joints"
         )
-        columns = ("model", "precision", "flip test", "PCK@0.2", "±", "PCK@0.1", *LIMB_JOINTS)
+        columns = ["model", "precision", "flip test", "PCK@0.2", "±", "PCK@0.1", *LIMB_JOINTS]
+        columns += ["AP", "AP medium", "AP large"] if DATASETS[dataset].oks else []
         text += [f"\n## {dataset}\n", f"{about['what']}. {told}.\n"]
         text.append(markdown_table(columns, rows))
     return "\n".join(text)
@@ -171,6 +243,7 @@ def main(argv=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="*", help="name with * and ? (default: every released model)")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and peers/ (default: %(default)s)")
+    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS), help="(default: all)")
     parser.add_argument("--pictures", type=int, default=0, help="take only so many pictures of each set; 0 for all")
     parser.add_argument("--threads", type=int, help="threads of the TFLite runtime")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for accuracy.json and .md")
@@ -182,9 +255,9 @@ def main(argv=None) -> dict:
     cv2.setNumThreads(1)
 
     sets = {}
-    for name, (reader, _) in DATASETS.items():
+    for name in arguments.datasets:
         if (arguments.shared / "data" / name).is_dir():
-            sets[name] = reader(arguments.shared)
+            sets[name] = DATASETS[name].read(arguments.shared)
             sets[name].records = sets[name].records[: arguments.pictures or None]
         else:
             print(f"left out: no {arguments.shared / 'data' / name}")
@@ -193,11 +266,13 @@ def main(argv=None) -> dict:
 
     command = ["python", "benchmarks/accuracy.py"]
     command += ["--models", arguments.models] if arguments.models != "*" else []
+    command += ["--datasets", *arguments.datasets] if len(arguments.datasets) < len(DATASETS) else []
     command += ["--pictures", str(arguments.pictures)] if arguments.pictures else []
     record = {
         "metric": METRIC,
-        "protocol": f"Ground-truth boxes: axis-aligned box of the labelled keypoints x {ENLARGE}, square, no rotation. "
-        "Hidden joints count where they are labelled.",
+        "protocol": "Ground-truth boxes, in the network's aspect, no rotation: the annotated person's box x "
+        f"{PADDING['annotated']} for coco_people (MoveNet has the factor that suits it), else the axis-aligned box of "
+        f"the labelled keypoints x {PADDING['keypoints']}. Hidden joints count where labelled, but for coco_people.",
         "command": shlex.join(command),
         "environment": environment("ai-edge-litert", "keras", "tensorflow", "torch"),
         "datasets": {},
@@ -209,7 +284,7 @@ def main(argv=None) -> dict:
             row, scores = measure(entry, people, dataset)
             record["rows"].append(row)
             about = {key: row[key] for key in ("people", "counted_people", "counted_joints")}
-            record["datasets"].setdefault(dataset, {"what": DATASETS[dataset][1], **about})
+            record["datasets"].setdefault(dataset, {"what": DATASETS[dataset].about, **about})
             if not entry.flip and (entry.model in PEERS or entry.precision == "int8"):
                 curves[dataset][entry.model] = scores
             told = f"{entry.model} {entry.precision}{' flip' if entry.flip else ''}"

@@ -154,6 +154,7 @@ class PeerSpec:
         skeleton: Its keypoints.
         prepare: Crop `(crop_px, crop_px, 3)` RGB uint8 to input tensor.
         decode: Float outputs to keypoints `(K, 2)` in crop pixels and scores `(K,)`.
+        person_box: Factor on a person's box that suits it.
     """
 
     precision: str
@@ -161,12 +162,13 @@ class PeerSpec:
     skeleton: Skeleton
     prepare: Callable[[np.ndarray], np.ndarray]
     decode: Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
+    person_box: float = 1.25
 
 
 #: File name without its ending -> how to use it.
 PEERS = {
-    "movenet_lightning_int8_v4": PeerSpec("int8", 192, COCO17, _uint8, decode_movenet),
-    "movenet_lightning_ptq_uint8": PeerSpec("int8", 192, COCO17, _uint8, decode_movenet),
+    "movenet_lightning_int8_v4": PeerSpec("int8", 192, COCO17, _uint8, decode_movenet, 1.0),
+    "movenet_lightning_ptq_uint8": PeerSpec("int8", 192, COCO17, _uint8, decode_movenet, 1.0),
     "posenet_mbv1_075_353_481_quant_nodecoder": PeerSpec("int8", 353, COCO17, _beside_grey, _posenet),
     "cpm_mobile_192_float": PeerSpec("float32", 192, AI_CHALLENGER14, _float_bgr, _maps(2)),
     "hourglass_mobile_192_float": PeerSpec("float32", 192, AI_CHALLENGER14, _float_bgr, _maps(4)),
@@ -219,6 +221,54 @@ class Peer:
         """Run crops `(batch, crop_px, crop_px, 3)`; return `keypoints` `(batch, K, 3)`: x, y, score."""
         found = [self.decode(self.file.invoke(self.spec.prepare(image))) for image in images]
         return {"keypoints": np.stack([np.column_stack([xy, score]) for xy, score in found]).astype(np.float32)}
+
+
+class TinyPose:
+    """PP-TinyPose (PaddleDetection, Apache-2.0) in ONNX as a runner of posezoo.
+
+    Args:
+        path: The file, `(1, 3, 256, 192)` to `(1, 17, 64, 48)`.
+        threads: Of onnxruntime; one by default.
+    """
+
+    name = "pp_tinypose_256x192"
+    MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+    STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+    def __init__(self, path: Path | str, *, threads: int | None = None):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads or 1
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        (self._input,) = self.session.get_inputs()
+        height, width = self._input.shape[2:]
+        self.input_wh, self.bytes = (int(width), int(height)), Path(path).stat().st_size
+        # A pixel of its maps stands for the input pixel four times as far from the corner.
+        self.codec = HeatmapCodec(self.input_wh, half_pixel=False)
+
+    @classmethod
+    def find(cls, shared: Path, *, threads: int | None = None) -> TinyPose | None:
+        """Load it from a shared folder, or print that it is left out and return None."""
+        path = shared / "tools" / "teachers" / "models" / f"{cls.name}.onnx"
+        if not path.is_file():
+            print(f"left out: no {path}")
+            return None
+        return cls(path, threads=threads)
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """RGB uint8 crops `(batch, 256, 192, 3)` to the input tensor."""
+        x = (images.astype(np.float32) / 255 - self.MEAN) / self.STD
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+    def invoke(self, tensor: np.ndarray) -> np.ndarray:
+        """Run one crop's tensor; return its maps `(1, 17, 64, 48)`."""
+        return self.session.run(None, {self._input.name: tensor})[0]
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run crops; return `heatmaps` `(batch, 64, 48, 17)`."""
+        maps = [self.invoke(row[None]) for row in self.prepare(images)]
+        return {"heatmaps": np.concatenate(maps).transpose(0, 2, 3, 1)}
 
 
 def peer_path(folder: Path | str, name: str) -> Path:

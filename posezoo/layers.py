@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 
 import keras
 import numpy as np
@@ -112,23 +115,93 @@ def divisible(channels: float, *, by: int = 8) -> int:
     return rounded + by if rounded < 0.9 * channels else rounded
 
 
+@cache
+def tensorflow_has_group_kernels() -> bool:
+    """Whether TensorFlow can train a grouped convolution as one operation on this machine.
+
+    It can on GPUs, and on CPUs with oneDNN. Where the processor has no AVX-512 VNNI, or `TF_ENABLE_ONEDNN_OPTS` is 0,
+    TensorFlow's own kernels have no gradient of grouped or dilated convolutions, and none that joins a grouped one with
+    the bias or activation after it, which its optimiser nevertheless makes of them.
+    """
+    import tensorflow as tf
+
+    with tf.init_scope():
+        try:
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=(1, 4, 4, 4), filter=tf.ones((3, 3, 2, 4)), out_backprop=tf.ones((1, 4, 4, 4)),
+                strides=[1, 1, 1, 1], padding="SAME",
+            )  # fmt: skip
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
+
+
+#: How convolutions are written on TensorFlow: `here` as this machine can train them, `whole` as one operation whatever
+#: this machine can, for converters; `apart` each group by itself, for files that TensorFlow runs on other machines.
+_WRITTEN: ContextVar[str] = ContextVar("posezoo_convolutions", default="here")
+
+
+@contextmanager
+def convolutions_written(how: str) -> Iterator[None]:
+    """Inside the block TensorFlow's grouped and dilated convolutions are traced as `here`, `whole` or `apart`."""
+    token = _WRITTEN.set(how)
+    try:
+        yield
+    finally:
+        _WRITTEN.reset(token)
+
+
+def tensorflow_convolution(x, kernel, *, strides, padding: str, dilation):
+    """Convolve in groups, with dilation, on TensorFlow: one operation where it has kernels, see `convolutions_written`.
+
+    Without them each group is convolved by itself; where every group has one output, all are one depthwise convolution
+    whose channels are summed.
+
+    Args:
+        x: `(batch, height, width, channels)`.
+        kernel: `(rows, columns, channels / groups, filters)`.
+        strides: Of rows and columns.
+        padding: `same` or `valid`.
+        dilation: Of rows and columns.
+    """
+    import tensorflow as tf
+
+    how = _WRITTEN.get()
+    if how == "here" and tensorflow_has_group_kernels():
+        how = "whole"
+    strides, dilation, padding = list(strides), list(dilation), padding.upper()
+    groups, filters = x.shape[-1] // kernel.shape[2], kernel.shape[3]
+
+    def convolved(x, kernel):
+        if how == "here":
+            # Written as space-to-batch, a plain convolution, and back: only plain ones have a gradient then.
+            return tf.nn.convolution(x, kernel, strides=strides, padding=padding, dilations=dilation)
+        return tf.nn.conv2d(x, kernel, strides=strides, padding=padding, dilations=dilation)
+
+    if groups == 1 or how == "whole":
+        return convolved(x, kernel)
+    if filters == groups and strides[0] == strides[1] and 1 in (strides[0], max(dilation)):
+        each = tf.reshape(tf.transpose(kernel, (0, 1, 3, 2)), (*kernel.shape[:2], x.shape[-1], 1))
+        y = tf.nn.depthwise_conv2d(x, each, strides=[1, *strides, 1], padding=padding, dilations=dilation)
+        return tf.reduce_sum(tf.reshape(y, (-1, *y.shape[1:3], groups, kernel.shape[2])), axis=-1)
+    parts = zip(tf.split(x, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
+    return tf.concat([convolved(part, own) for part, own in parts], axis=-1)
+
+
 @keras.saving.register_keras_serializable(package="posezoo")
 class GroupedConv2D(L.Conv2D):
-    """Keras's convolution, with groups and dilation that stay one fast operation on TensorFlow.
+    """Keras's convolution, with groups and dilation that stay one fast operation where TensorFlow has the kernels.
 
     There, Keras sends a grouped convolution through a compiled function (some hundred times slower to train on
     processors, and refused by tf2onnx) and writes a dilated one as space-to-batch, which TF-TRT cannot take.
-    On other backends this is Keras's own layer.
+    See `tensorflow_convolution`. On other backends this is Keras's own layer.
     """
 
     def convolution_op(self, inputs, kernel):
         if keras.backend.backend() != "tensorflow":
             return super().convolution_op(inputs, kernel)
-        import tensorflow as tf
-
-        return tf.nn.conv2d(
-            inputs, kernel, strides=list(self.strides), padding=self.padding.upper(),
-            dilations=list(self.dilation_rate),
+        return tensorflow_convolution(
+            inputs, kernel, strides=self.strides, padding=self.padding, dilation=self.dilation_rate
         )  # fmt: skip
 
 

@@ -5,8 +5,8 @@
     python recipes/train_mobilenet_split.py --crops crops/coco_people:0.6,crops/stanford40:0.4 ...
 
 Crops are a little larger than a network needs, for rotation and scale. A teacher, any top-down heatmap network in ONNX
-(one image, normalised as ImageNet networks are, to one map per keypoint), leaves its maps in the cache: `--taught-share`
-of the training recipe learns them beside the labels. A cache that is whole is left alone, so the command can be repeated.
+(one image, normalised as ImageNet networks are, to one map per keypoint), leaves its maps in the cache; the training
+recipe's `--taught-share` learns them beside the labels. A cache that is whole is left alone: repeat the command freely.
 """
 
 from __future__ import annotations

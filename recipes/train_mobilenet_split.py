@@ -193,8 +193,8 @@ def fit(cfg, run, network, teacher, codec, crops, checked, *, first, last, froze
     label_share = 1 - cfg.teacher_share if teacher is not None else 1.0
     weighted = bool(cfg.crops)
     trainer.compile(
-        optimizer, loss={codec.output: loss_of(codec, cfg, weighted=weighted)}, loss_weights={codec.output: label_share},
-        jit_compile=False,
+        optimizer, loss={codec.output: loss_of(codec, cfg, weighted=weighted)},
+        loss_weights={codec.output: label_share}, jit_compile=False,
     )  # fmt: skip
 
     constant = frozen or cfg.schedule == "plateau"

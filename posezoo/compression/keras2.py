@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.errors import UserError
+from posezoo.layers import tensorflow_convolution
 
 if TYPE_CHECKING:
     import keras
@@ -115,13 +116,11 @@ def _convolution(layer):
 
 
 def direct(twin):
-    """Let a Keras 2 convolution call `tf.nn.conv2d`: its own way takes a compiled function for groups."""
-    import tensorflow as tf
+    """Let a Keras 2 convolution compute as `posezoo.layers.GroupedConv2D`: its own way compiles a function for groups."""
 
     def operation(inputs, kernel):
-        return tf.nn.conv2d(
-            inputs, kernel, strides=list(twin.strides), padding=twin.padding.upper(),
-            dilations=list(twin.dilation_rate),
+        return tensorflow_convolution(
+            inputs, kernel, strides=twin.strides, padding=twin.padding, dilation=twin.dilation_rate
         )  # fmt: skip
 
     twin.convolution_op = twin._jit_compiled_convolution_op = operation

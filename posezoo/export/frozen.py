@@ -49,6 +49,19 @@ class Frozen:
                 found.setdefault(node.op, []).append(node.name)
         return dict(sorted(found.items()))
 
+    def grouped(self) -> dict[str, int]:
+        """Return name of a convolution with groups -> how many."""
+        import tensorflow as tf
+
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(self.graph, name="")
+        groups = {}
+        for node in self.operators().get("Conv2D", ()):
+            image, kernel = (tensor.shape for tensor in graph.get_operation_by_name(node).inputs)
+            if image[-1] != kernel[2]:
+                groups[node] = image[-1] // kernel[2]
+        return groups
+
 
 def blame(node: str, layers: tuple[str, ...] | list[str]) -> str:
     """Return the layer whose name is part of a node's name such as `tiny_1/half_conv_1/convolution`.
@@ -92,12 +105,14 @@ class BackendError(UserError, RuntimeError):
     """Keras runs on another backend than TensorFlow."""
 
 
-def frozen_function(network: Any, spec: InputSpec) -> tuple[Any, list[str]]:
+def frozen_function(network: Any, spec: InputSpec, *, groups: str = "whole") -> tuple[Any, list[str]]:
     """Freeze a network at batch 1.
 
     Args:
         network: Keras network on the TensorFlow backend, or a Keras 2 twin, with a dict of outputs.
         spec: Size of its input.
+        groups: `whole` writes a grouped convolution as one operation, whatever this machine has kernels for, as
+            converters want it; `apart` each group by itself, for files that TensorFlow runs on any machine.
 
     Returns:
         TensorFlow's function, its variables constants, and the names of its outputs in order.
@@ -109,15 +124,18 @@ def frozen_function(network: Any, spec: InputSpec) -> tuple[Any, list[str]]:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    from posezoo.layers import convolutions_written
+
     if keras.backend.backend() != "tensorflow":
         raise BackendError("conversion needs Keras on TensorFlow; unset KERAS_BACKEND and start again")
-    function = tf.function(lambda image: network(image, training=False)).get_concrete_function(
-        tf.TensorSpec((1, *spec.shape), tf.float32, name=spec.name)
-    )
+    with convolutions_written(groups):
+        function = tf.function(lambda image: network(image, training=False)).get_concrete_function(
+            tf.TensorSpec((1, *spec.shape), tf.float32, name=spec.name)
+        )
     return convert_variables_to_constants_v2(function), sorted(function.structured_outputs)
 
 
-def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
+def freeze(network: keras.Model, spec: InputSpec, *, groups: str = "whole") -> Frozen:
     """Freeze a network at batch 1 and let TensorFlow simplify the graph.
 
     Args: as `frozen_function`.
@@ -126,7 +144,7 @@ def freeze(network: keras.Model, spec: InputSpec) -> Frozen:
         BackendError: As `frozen_function`.
         UnsupportedLayerError: A layer repeats as it runs.
     """
-    frozen, names = frozen_function(network, spec)
+    frozen, names = frozen_function(network, spec, groups=groups)
     layers = tuple(layer.name for layer in network.layers)
     if loops := control_flow(operations(frozen.graph), layers, branches=False):
         raise UnsupportedLayerError(

@@ -91,6 +91,18 @@ class Job:
         return freeze(simplified(self.network), self.card.input)
 
     @cached_property
+    def frozen_for_tensorflow(self) -> Frozen:
+        """As `frozen`, for files that TensorFlow runs: grouped convolutions written by groups.
+
+        As one operation they run only on GPUs and on processors for which TensorFlow switches oneDNN on.
+        """
+        from posezoo.export.simplify import simplified
+
+        if not self.frozen.grouped():
+            return self.frozen
+        return freeze(simplified(self.network), self.card.input, groups="apart")
+
+    @cached_property
     def kept(self) -> dict[Any, Any]:
         """What exporters keep for each other, such as the ONNX model of an opset."""
         return {}

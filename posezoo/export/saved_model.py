@@ -77,7 +77,7 @@ def export_saved_model(job: Job, out: Path) -> Made:
     """
     with replacing_together(out, ours="saved_model.pb") as together:
         folder = together / out.name
-        save(job.frozen, job.card.input, folder)
+        save(job.frozen_for_tensorflow, job.card.input, folder)
         agreement = agree(job, SavedModelRunner(folder, job.card.input), FLOAT32, kernels="tensorflow")
         made = Made((folder, write_golden(job, golden_path(folder))), (agreement,))
         made = write_sidecar(job, made, target="saved_model", packages=("tensorflow", "keras"))

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import layers as L
 
+from posezoo.layers import GroupedConv2D
+
 
 def simplified(network: keras.Model) -> keras.Model:
     """Fold batch norms into convolutions and enlarge by one operation.
@@ -28,11 +30,11 @@ def simplified(network: keras.Model) -> keras.Model:
         if layer.name in norms:
             return Passed(name=layer.name)
         if layer.name in folds:
-            return type(layer).from_config({**layer.get_config(), "use_bias": True})
+            return as_one_operation(layer).from_config({**layer.get_config(), "use_bias": True})
         if isinstance(layer, L.UpSampling2D) and layer.interpolation == "nearest":
             height, width = layer.output.shape[1:3]
             return L.Resizing(height, width, interpolation="nearest", name=layer.name)
-        return type(layer).from_config(layer.get_config())
+        return as_one_operation(layer).from_config(layer.get_config())
 
     copy = keras.models.clone_model(network, clone_function=clone)
     for layer in network.layers:
@@ -40,6 +42,11 @@ def simplified(network: keras.Model) -> keras.Model:
             norm = folds.get(layer.name)
             give_weights(copy.get_layer(layer.name), _folded(layer, norm) if norm else layer.get_weights())
     return copy
+
+
+def as_one_operation(layer: L.Layer) -> type[L.Layer]:
+    """Return the class that computes what a layer does, with groups as one operation: Keras sends them elsewhere."""
+    return GroupedConv2D if type(layer) is L.Conv2D and layer.groups > 1 else type(layer)
 
 
 def give_weights(layer: L.Layer, values: list[np.ndarray]) -> None:

@@ -40,20 +40,14 @@ def coverage(frozen: Frozen) -> dict[str, Any]:
         itself must run, by layer, with the reason; `list`: where that is known from. A grouped convolution counts as
         left: the converter takes its groups for one [judged from its source, not tried on a device].
     """
-    import tensorflow as tf
-
-    known = set(operator_list()["operators"])
-    with tf.Graph().as_default() as graph:
-        tf.import_graph_def(frozen.graph, name="")
+    known, groups = set(operator_list()["operators"]), frozen.grouped()
     left, total = [], 0
     for kind, nodes in frozen.operators().items():
         for node in nodes:
             total += 1
             why = "" if kind in known else "has no converter"
-            if kind == "Conv2D":
-                image, kernel = (tensor.shape for tensor in graph.get_operation_by_name(node).inputs)
-                if image[-1] != kernel[2]:
-                    why = f"is grouped ({image[-1] // kernel[2]}); {DENSE}"
+            if node in groups:
+                why = f"is grouped ({groups[node]}); {DENSE}"
             if why:
                 left.append({"layer": frozen.layer_of(node), "operator": kind, "why": why})
     return {"operations": total, "converted": total - len(left), "left": left, "list": operator_list()["source"]}
@@ -65,9 +59,9 @@ def export_tftrt(job: Job, out: Path) -> Made:
     Raises:
         GateError: It does not agree with the network; nothing is written.
     """
-    report = coverage(job.frozen)
+    report = coverage(job.frozen_for_tensorflow)
     with replacing_folder(out, ours="report.json") as folder:
-        save(job.frozen, job.card.input, folder / "model")
+        save(job.frozen_for_tensorflow, job.card.input, folder / "model")
         agreement = agree(job, SavedModelRunner(folder / "model", job.card.input), FLOAT32, kernels="tensorflow")
         write_golden(job, folder / "model.golden.npz")
         if len(job.calibration):

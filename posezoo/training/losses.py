@@ -50,7 +50,7 @@ def squared_errors(target, predicted):
 
 
 def spatial_entropies(target, predicted, *, sharpness: float = 8.0):
-    """The cross-entropy of each heatmap, see `spatial_cross_entropy`, and whether its target is not empty: `(batch, K)`."""
+    """Cross-entropy of each heatmap, see `spatial_cross_entropy`, and whether its target is not empty: `(batch, K)`."""
     _, height, width, joints = predicted.shape
     flat = ops.reshape(target, (-1, height * width, joints))
     labelled = ops.cast(ops.max(flat, axis=1) > 1e-3, predicted.dtype)
