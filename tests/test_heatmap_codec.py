@@ -127,3 +127,21 @@ def test_background_is_what_no_keypoint_covers():
     assert np.array_equal(codec.mirror(maps, (1, 0)), maps[:, ::-1][..., [1, 0, 2]])
     targets = codec.targets(points, np.array([2, 0]))
     assert (targets[..., 1:] == UNLABELLED).all() and np.array_equal(targets[..., 0], maps[..., 0])
+
+
+def test_calibration_makes_heights_probabilities_and_leaves_points():
+    maps = np.zeros((48, 48, 3), np.float32)
+    for k, height in enumerate((0.1, 0.3, 0.9)):
+        maps[20 + k, 10 + k, k] = height
+    plain = HeatmapCodec((192, 192))
+    calibrated = HeatmapCodec((192, 192), calibration=[[0.2, 0.0], [0.4, 0.5], [0.8, 0.95]])
+    np.testing.assert_array_equal(calibrated.decode(maps)[0], plain.decode(maps)[0])
+    np.testing.assert_allclose(calibrated.decode(maps)[1], [0.0, 0.25, 0.95], atol=1e-6)
+    np.testing.assert_allclose(plain.decode(maps)[1], [0.1, 0.3, 0.9])
+    assert hash(calibrated) != hash(plain)
+
+
+@pytest.mark.parametrize("pairs", [[[0.1, 0.2]], [[0.1, 0.2], [0.1, 0.3]], [[0.1, 0.5], [0.2, 0.4]]])
+def test_a_calibration_that_falls_is_refused(pairs):
+    with pytest.raises(ValueError, match="both rising"):
+        HeatmapCodec((192, 192), calibration=pairs)

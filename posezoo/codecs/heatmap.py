@@ -36,6 +36,8 @@ class HeatmapCodec:
             Encoding adds it, decoding leaves it out.
         blur_sigma: Smoothing of the map before the DARK fit, in map pixels. The fit to a true
             Gaussian is exact with any value; noise in trained or int8 maps is averaged out.
+        calibration: Pairs of a peak's height and the probability that such a keypoint is right, both rising; scores
+            between them are interpolated. Without it a score is the peak's height.
 
     Borders: a keypoint outside the map leaves the tail of its Gaussian, and none beyond 3 sigma. A
     peak on the outermost row or column has no neighbour on one side: `quarter` and `dark` leave that
@@ -43,7 +45,7 @@ class HeatmapCodec:
     pixel. The refined position never leaves the arg-max pixel's 3x3 surrounding.
 
     Raises:
-        ValueError: Unknown decoder, or an input that is no multiple of the stride.
+        ValueError: Unknown decoder, an input that is no multiple of the stride, or a calibration that falls.
     """
 
     input_wh: tuple[int, int]
@@ -55,12 +57,20 @@ class HeatmapCodec:
     decode_shift: float = 0.0
     blur_sigma: float = 1.0
     background: bool = False
+    calibration: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
             raise ValueError(f"unknown decoder '{self.decoder}'; expected one of {', '.join(DECODERS)}")
         if any(side % self.stride for side in self.input_wh):
             raise ValueError(f"input {self.input_wh} is no multiple of the stride {self.stride}")
+        object.__setattr__(self, "calibration", tuple(tuple(float(v) for v in pair) for pair in self.calibration))
+        if self.calibration:
+            heights, chances = np.array(self.calibration).T
+            if len(heights) < 2 or (np.diff(heights) <= 0).any() or (np.diff(chances) < 0).any():
+                raise ValueError(
+                    f"calibration {self.calibration}: expected two or more pairs of height and probability, both rising"
+                )
 
     #: Name of the network output that this codec reads.
     output = "heatmaps"
@@ -132,8 +142,8 @@ class HeatmapCodec:
             heatmaps: `(..., height, width, K)`, one more with `background`.
 
         Returns:
-            Keypoints `(..., K, 2)` in input pixels, float32, and scores `(..., K)`, the maps' values
-            at the peak.
+            Keypoints `(..., K, 2)` in input pixels, float32, and scores `(..., K)`: the maps' values
+            at the peak, or what `calibration` makes of them.
 
         Raises:
             ValueError: The maps have another size than the codec's, or hold NaN.
@@ -158,6 +168,9 @@ class HeatmapCodec:
             offsets[(y == 0) | (y == height - 1), 1] = 0
             xy += offsets
         keypoints = self.to_input(xy + np.float32(self.decode_shift))
+        if self.calibration:
+            heights, chances = np.array(self.calibration).T
+            score = np.interp(score, heights, chances).astype(np.float32)
         return keypoints.reshape(*leading, num_keypoints, 2), score.reshape(*leading, num_keypoints)
 
     def _quarter_offsets(self, maps, x, y):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from posezoo.evaluation.calibration import Reliability
 from posezoo.evaluation.pck import LIMB_JOINTS, PCK
 from posezoo.evaluation.pose_machines import UPPER_BODY, LandmarkScores
+from posezoo.files import replacing
 
 
 def pyplot() -> ModuleType:
@@ -26,6 +29,13 @@ def pyplot() -> ModuleType:
     import matplotlib.pyplot as plt
 
     return plt
+
+
+def _write(figure: Any, path: Path | str) -> None:
+    """Write a figure as PNG and close it."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    pyplot().close(figure)
 
 
 def plot_pck(
@@ -78,8 +88,7 @@ def plot_pck(
     if title:
         figure.suptitle(title)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _write(figure, path)
 
 
 def plot_precision_recall(results: Mapping[str, LandmarkScores], path: Path | str, *, title: str = "") -> None:
@@ -111,5 +120,28 @@ def plot_precision_recall(results: Mapping[str, LandmarkScores], path: Path | st
     if title:
         figure.suptitle(title)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _write(figure, path)
+
+
+def plot_reliability(results: Mapping[str, Reliability], path: Path | str, *, title: str = "") -> None:
+    """Draw how often keypoints are right over their score; the diagonal is a probability.
+
+    Args:
+        results: Curves by name.
+        path: The PNG to write.
+        title: Text above.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+    """
+    plt = pyplot()
+
+    figure, axis = plt.subplots(figsize=(4.6, 4.4))
+    axis.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
+    for name, result in results.items():
+        axis.plot(result.score, result.right, marker="o", label=f"{name}: error {result.error:.3f}")
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share within 0.2 torso", title=title)
+    axis.legend(loc="upper left", fontsize="small")
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    _write(figure, path)
