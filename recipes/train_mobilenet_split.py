@@ -81,7 +81,7 @@ class Config(RunConfig):
     spatial: float = option(0.0, "weight of a spatial cross-entropy beside the squared error of heatmaps")
     sigma: float = option(1.5, "standard deviation of the target Gaussians in map pixels")
     box: str = option(
-        "keypoints", "crop around: keypoints (box of the labelled joints) or annotated (the person's box)"
+        "", "crop around: annotated (persons' boxes, where the set has them) or keypoints (labelled joints)"
     )
     enlarge: float = option(0.0, "crop: factor on the box; 0 takes 1.35 around joints, 1.25 around the person's box")
     rotation: float = option(30.0, "largest rotation in degrees")
@@ -114,7 +114,7 @@ def train(cfg: Config, run: Run) -> None:
         scale=(cfg.min_scale, cfg.scale), translate=cfg.translate,
         colour=cfg.colour, grey=cfg.grey, cutout=cfg.cutout, part=cfg.part,
     )  # fmt: skip
-    laid = {"box": cfg.box, "enlarge": cfg.enlarge or PADDING[cfg.box]}
+    laid = {"box": cfg.box or None, "enlarge": cfg.enlarge or None}
     if cfg.crops:
         crops = cached_mix(cfg, codec.input_wh, people["val"].skeleton, augmentation)
     else:

@@ -13,6 +13,7 @@ from posezoo.codecs import HeatmapCodec
 from posezoo.data.augment import Augmentation
 from posezoo.data.cached_crops import CachedCrops, CacheError, Mix, write_crops, write_taught
 from posezoo.data.coco import read_coco
+from posezoo.data.lsp import read_lsp
 from posezoo.data.pipeline import PADDING, PersonCrops, resample_maps, weighted_batch
 from posezoo.data.sample import KeypointSet
 from posezoo.skeletons import COCO17, Skeleton
@@ -105,9 +106,13 @@ def test_weights_follow_their_keypoints_into_mirrored_crops(people):
     assert 0 < flips < len(crops)
 
 
-def test_factor_of_a_crop_follows_its_box(people):
-    assert PersonCrops(people, (96, 96), box="annotated").enlarge == PADDING["annotated"] == 1.25
-    assert PersonCrops(people, (96, 96)).enlarge == PADDING["keypoints"] == 1.35
+def test_crops_are_laid_around_the_person_where_a_set_has_its_box(people, stick_figures):
+    whole = PersonCrops(people, (96, 96))
+    assert whole.own_box and whole.enlarge == PADDING["annotated"] == 1.25
+    joints = PersonCrops(people, (96, 96), box="keypoints")
+    assert not joints.own_box and joints.enlarge == PADDING["keypoints"] == 1.35
+    without = PersonCrops(read_lsp(stick_figures, "train"), (96, 96))
+    assert not without.own_box and without.enlarge == 1.35
 
 
 # -------------------------------------------------------------------------------------------------- cache

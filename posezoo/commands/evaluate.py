@@ -225,10 +225,10 @@ def add_to(command: Command) -> None:
     )
     parser.add_argument("--threshold", type=float, default=0.2, help="(default: %(default)s)")
     parser.add_argument(
-        "--box", choices=("keypoints", "annotated"), default="keypoints",
-        help="crop around the labelled joints or the data set's person box (default: %(default)s)",
+        "--box", choices=("keypoints", "annotated"),
+        help="crop around the labelled joints or the person's box (default: the latter where the data set has it)",
     )  # fmt: skip
-    parser.add_argument("--enlarge", type=float, default=1.35, help="factor on the box (default: %(default)s)")
+    parser.add_argument("--enlarge", type=float, help="factor on the box (default: 1.25 of a person's, 1.35 of joints)")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored crop or picture")
     scales_argument(parser)
     parser.add_argument("--results", metavar="FILE", help="bottom-up networks on coco: write what was found, for COCO")

@@ -116,7 +116,7 @@ def _convolution(layer):
 
 
 def direct(twin):
-    """Let a Keras 2 convolution compute as `posezoo.layers.GroupedConv2D`: its own way compiles a function for groups."""
+    """Let a Keras 2 convolution compute as `posezoo.layers.GroupedConv2D`: Keras 2 compiles a function for groups."""
 
     def operation(inputs, kernel):
         return tensorflow_convolution(

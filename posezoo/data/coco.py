@@ -59,7 +59,7 @@ def read_coco(
     category_id, named = _keypoint_names(path, content.get("categories"), category)
     names = skeleton.keypoints if named is None else named
     columns = keypoint_columns(names, skeleton, str(path))
-    people = KeypointSet(path.name.removesuffix(".gz").removesuffix(".json"), skeleton)
+    people = KeypointSet(path.name.removesuffix(".gz").removesuffix(".json"), skeleton, person_boxes=True)
 
     pictures = {}
     for entry in content["images"]:

@@ -117,7 +117,8 @@ class PersonCrops(ExampleSet):
     Args:
         people: The labelled pictures.
         input_wh: Width and height of the crops.
-        box: `keypoints` takes the box of the labelled joints, `annotated` the record's own box.
+        box: `keypoints` takes the box of the labelled joints, `annotated` the record's own box; by default the latter
+            where the set has persons' boxes.
         enlarge: Factor on the box's longer side; by default that of `PADDING`.
         augmentation: Random variation, or None for the plain crop.
         seed: Seed of every random number.
@@ -129,12 +130,13 @@ class PersonCrops(ExampleSet):
         people: KeypointSet,
         input_wh: tuple[int, int],
         *,
-        box: str = "keypoints",
+        box: str | None = None,
         enlarge: float | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         cache_bytes: int = 2 << 30,
     ):
+        box = box or ("annotated" if people.person_boxes else "keypoints")
         if box not in PADDING:
             raise ValueError(f"box must be 'keypoints' or 'annotated', got {box!r}")
         self.people, self.input_wh, self.augmentation = people, (input_wh[0], input_wh[1]), augmentation

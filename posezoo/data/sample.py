@@ -242,6 +242,7 @@ class KeypointSet:
         read: Reads a record's picture: RGB uint8 `(height, width, 3)`; of depth sets float32 metres
             `(height, width)`, 0 where nothing was measured.
         depth: Whether that is depth.
+        person_boxes: Whether the records' boxes are those of whole persons, not of their labelled keypoints.
     """
 
     name: str
@@ -250,6 +251,7 @@ class KeypointSet:
     problems: Counter = field(default_factory=Counter)
     read: Callable[[Path], np.ndarray] = read_image
     depth: bool = False
+    person_boxes: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
