@@ -3,8 +3,8 @@
     python benchmarks/accuracy.py
     python benchmarks/accuracy.py --models "mobilenet_split_*" --plot
 
-Data sets are looked for in POSEZOO_SHARED/data (COCO people kept for validation, LSPet's 500 validation pictures, a few
-more COCO people), the other networks in POSEZOO_SHARED/peers and (PP-TinyPose) POSEZOO_SHARED/tools/teachers/models;
+Data sets are looked for in POSEZOO_SHARED/data (COCO people kept for validation, LSPet's 500 validation pictures),
+the other networks in POSEZOO_SHARED/peers and (PP-TinyPose) POSEZOO_SHARED/tools/teachers/models;
 what is absent is named and left out.
 """
 
@@ -33,7 +33,6 @@ from posezoo.inference.poses import Poses
 from posezoo.skeletons import COCO17, Skeleton, joint_kind
 
 THRESHOLD = 0.2
-MIN_LIMB_JOINTS = 6
 #: Of people whose area is below COCO's limits, AP is told apart by size.
 SIZES = ("ap", "ap_medium", "ap_large")
 METRIC = f"PCK@{THRESHOLD} of left shoulder to right hip, 12 limb joints"
@@ -45,25 +44,6 @@ METRIC = f"PCK@{THRESHOLD} of left shoulder to right hip, 12 limb joints"
 def lspet(shared: Path) -> KeypointSet:
     """LSPet's validation pictures."""
     return read("lsp", shared / "data" / "lspet", "val")
-
-
-def coco_mini(shared: Path) -> KeypointSet:
-    """The COCO people whose torso and enough of whose limbs are labelled."""
-    return with_enough_labels(read("coco", shared / "data" / "coco_mini", "all"))
-
-
-def with_enough_labels(people: KeypointSet, *, min_limb_joints: int = MIN_LIMB_JOINTS) -> KeypointSet:
-    """Keep people whose torso's two ends and at least `min_limb_joints` limb joints are labelled."""
-    ends = [people.skeleton.index(k) for k in people.skeleton.torso]
-    limbs = limb_columns(people.skeleton)
-    records = []
-    for record in people.records:
-        labelled = record.keypoints[..., 2] > 0
-        keep = labelled[:, ends].all(axis=1) & (labelled[:, limbs].sum(axis=1) >= min_limb_joints)
-        if keep.any():
-            chosen = {name: getattr(record, name)[keep] for name in ("keypoints", "boxes", "areas")}
-            records.append(dataclasses.replace(record, **chosen, annotation_ids=()))
-    return KeypointSet(people.name, people.skeleton, records, people.problems)
 
 
 def limb_columns(skeleton: Skeleton) -> list[int]:
@@ -86,6 +66,7 @@ class Measured:
         box: What crops are laid around, see `PersonCrops`.
         visible: Whether hidden keypoints are left out of PCK.
         oks: Whether the average precision with given boxes is told too.
+        domain: What the set is to posezoo's models, for cards.
     """
 
     read: Callable[[Path], KeypointSet]
@@ -93,6 +74,13 @@ class Measured:
     box: str = "keypoints"
     visible: bool = False
     oks: bool = False
+    domain: str = "not trained on"
+
+    @property
+    def protocol(self) -> str:
+        """How crops are made and what counts, for cards."""
+        box = "person" if self.box == "annotated" else "keypoint"
+        return f"{box} box x {PADDING[self.box]}, {'visible keypoints, ' * self.visible}{self.domain}"
 
 
 DATASETS = {
@@ -104,8 +92,8 @@ DATASETS = {
     "lspet": Measured(
         lspet,
         "Validation pictures of LSPet, in-domain for posezoo's models: they learnt from its other pictures",
+        domain="in-domain",
     ),
-    "coco_mini": Measured(coco_mini, "People of COCO 2017 with labelled torso and at least 6 labelled limb joints"),
 }  # fmt: skip
 
 
@@ -173,6 +161,7 @@ def measure(entry: Entry, people: KeypointSet, dataset: str) -> tuple[dict, PCK]
         "precision": entry.precision,
         "flip": entry.flip,
         "dataset": dataset,
+        "protocol": about.protocol,
         "metric": METRIC,
         "value": round(scores.at(THRESHOLD), 4),
         "standard_error": round(standard_error(scores), 4),

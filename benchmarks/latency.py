@@ -5,7 +5,7 @@
     python benchmarks/latency.py --files mobilenet_split_224=mine.tflite
 
 The network alone, from its input tensor to its output tensors, and the decoding of its outputs are timed apart.
-Other networks are looked for in POSEZOO_SHARED/peers; what is absent is named and left out.
+Other networks are looked for in POSEZOO_SHARED (peers/, tools/teachers/models); what is absent is named and left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from peers import DETECTOR, LATENCY_ONLY, PEERS, YARDSTICK, Peer, TFLiteFile, peer_path, present
+from peers import DETECTOR, LATENCY_ONLY, PEERS, YARDSTICK, Peer, TFLiteFile, TinyPose, peer_path, present
 from report import IMAGES, RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
 import posezoo
@@ -28,7 +28,7 @@ from posezoo.evaluation.plots import pyplot
 from posezoo.files import replacing
 
 #: Accuracy that the picture shows: no flip test, as the latency is of one forward pass.
-PLOTTED_DATASET = "lspet"
+PLOTTED_DATASET = "coco_people"
 
 
 def own_contender(name: str, threads: int, weights: str = "default") -> tuple[Contender, dict]:
@@ -59,6 +59,18 @@ def peer_contender(name: str, folder: Path, threads: int) -> tuple[Contender, di
     _, height, width, _ = file.input_shape
     about = {"kind": "peer", "precision": precision, "input": f"{height}x{width}", "bytes": file.bytes}
     return Contender(lambda: file.invoke(tensor), decode), about
+
+
+def tiny_pose_contender(teacher: TinyPose) -> tuple[Contender, dict]:
+    """PP-TinyPose on onnxruntime with its decoding."""
+    tensor = teacher.prepare(sample_picture(teacher.input_wh)[None])
+
+    def decode(maps):
+        return teacher.codec.decode(maps.transpose(0, 2, 3, 1))
+
+    width, height = teacher.input_wh
+    about = {"kind": "peer", "precision": "float32", "input": f"{height}x{width}", "bytes": teacher.bytes}
+    return Contender(lambda: teacher.invoke(tensor), decode), about
 
 
 def sample_picture(wh: tuple[int, int]) -> np.ndarray:
@@ -140,7 +152,7 @@ def plot(joined: Sequence[dict], path: Path, *, threads: int, where: str) -> Non
     plt = pyplot()
 
     figure, axis = plt.subplots(figsize=(8, 5) if len(joined) < 10 else (10, 6.5))
-    looks = {"posezoo": ("o", "tab:blue", "posezoo, trained on LSPet"), "peer": ("s", "0.45", "other projects")}
+    looks = {"posezoo": ("o", "tab:blue", "posezoo"), "peer": ("s", "0.45", "other projects")}
     for kind, (marker, colour, label) in looks.items():
         chosen = [p for p in joined if p["kind"] == kind]
         axis.scatter([p["total_ms"] for p in chosen], [p["pck"] for p in chosen], marker=marker, c=colour, label=label)
@@ -154,7 +166,7 @@ def plot(joined: Sequence[dict], path: Path, *, threads: int, where: str) -> Non
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_locator(plt.NullLocator())
     axis.set_xlabel(f"network + decoding, ms (median, {threads} thread{'s' if threads > 1 else ''}, {where})")
-    axis.set_ylabel("PCK@0.2 on LSPet's validation pictures")
+    axis.set_ylabel("PCK@0.2 on COCO people kept for validation")
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     place_labels(figure, axis, joined)
@@ -248,6 +260,8 @@ def main(argv=None) -> dict:
         made[label] = own_contender(name, arguments.threads, path)
     for name in present((*PEERS, *LATENCY_ONLY), arguments.shared / "peers"):
         made[name] = peer_contender(name, arguments.shared / "peers", arguments.threads)
+    if (teacher := TinyPose.find(arguments.shared, threads=arguments.threads)) is not None:
+        made[TinyPose.name] = tiny_pose_contender(teacher)
     if not made:
         raise SystemExit("nothing to time: no packaged file, no --files, and no peers in POSEZOO_SHARED")
     contenders = {name: contender for name, (contender, _) in made.items()}

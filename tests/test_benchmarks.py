@@ -226,21 +226,27 @@ def test_peers_tell_left_from_right(peer_folder, shared, name):
 # ------------------------------------------------------------------------------------------ accuracy, tables
 
 
-def test_people_with_too_few_labels_are_left_out(tmp_path):
+def test_given_boxes_score_one_where_every_keypoint_is_right(tmp_path):
+    pytest.importorskip("pycocotools")
     people = KeypointSet("made", COCO17)
-    keypoints = np.zeros((3, 17, 3), np.float32)
-    limbs = [COCO17.index(k) for k in ("left_shoulder", "right_hip", "left_hip", "left_elbow", "left_knee")]
-    keypoints[:, limbs] = 9, 9, 2
-    keypoints[0, COCO17.index("left_wrist")] = 5, 5, 1  # a sixth, hidden but labelled
-    keypoints[1, COCO17.index("nose")] = 5, 5, 2  # no limb joint
-    keypoints[2, COCO17.index("left_wrist"), 2] = 2
-    keypoints[2, COCO17.index("right_hip"), 2] = 0
-    people.add(tmp_path / "a.jpg", keypoints, boxes=[(0, 0, i, 9) for i in (1, 2, 3)])
-    people.add(tmp_path / "b.jpg", keypoints[1:], boxes=[(0, 0, 1, 9)] * 2)
-    kept = accuracy.with_enough_labels(people)
-    assert [len(r.keypoints) for r in kept.records] == [1]
-    assert kept.records[0].boxes.tolist() == [[0, 0, 1, 9]]
-    assert len(people.records[0].keypoints) == 3
+    keypoints = np.random.default_rng(0).uniform(10, 90, (3, 17, 3)).astype(np.float32)
+    keypoints[..., 2] = 2
+    keypoints[1, 3, 2] = 1  # hidden: counts for AP
+    people.add(tmp_path / "a.jpg", keypoints[:2], boxes=[(10, 10, 80, 80)] * 2)
+    people.add(tmp_path / "b.jpg", keypoints[2:], boxes=[(10, 10, 80, 80)])
+    crops = accuracy.PersonCrops(people, (64, 64), box="annotated")
+    right = accuracy.given_boxes_ap(crops, keypoints[..., :2], np.ones((3, 17)), COCO17)
+    wrong = accuracy.given_boxes_ap(crops, keypoints[::-1, :, :2], np.ones((3, 17)), COCO17)
+    assert right.ap == pytest.approx(1.0)
+    assert wrong.ap < 0.7
+
+
+def test_cards_say_how_each_set_was_measured():
+    told = {name: about.protocol for name, about in accuracy.DATASETS.items()}
+    assert told == {
+        "coco_people": "person box x 1.25, visible keypoints, not trained on",
+        "lspet": "keypoint box x 1.35, in-domain",
+    }
 
 
 def test_standard_error_counts_people_not_joints():
@@ -287,10 +293,10 @@ def test_latency_rows_are_relative_to_the_yardstick():
 
 def test_points_join_the_same_precision_without_flip():
     measured = [
-        {"model": "a", "precision": "float32", "flip": False, "dataset": "lspet", "value": 0.9},
-        {"model": "a", "precision": "int8", "flip": True, "dataset": "lspet", "value": 0.8},
-        {"model": "a", "precision": "int8", "flip": False, "dataset": "coco_mini", "value": 0.7},
-        {"model": "a", "precision": "int8", "flip": False, "dataset": "lspet", "value": 0.6},
+        {"model": "a", "precision": "float32", "flip": False, "dataset": "coco_people", "value": 0.9},
+        {"model": "a", "precision": "int8", "flip": True, "dataset": "coco_people", "value": 0.8},
+        {"model": "a", "precision": "int8", "flip": False, "dataset": "lspet", "value": 0.7},
+        {"model": "a", "precision": "int8", "flip": False, "dataset": "coco_people", "value": 0.6},
     ]
     timed = [
         {"model": "a", "precision": "int8", "kind": "posezoo", "network_ms": 2.0, "decode_ms": 0.5},

@@ -89,15 +89,14 @@ def results_of(benchmark: str) -> dict:
 def single_person_accuracy(name: str) -> list[dict]:
     """Return the card's accuracy rows from `benchmarks/accuracy.py`, and a row for what is not measured yet."""
     results = results_of("accuracy")
-    rows = [
-        {
-            **{k: row[k] for k in ("precision", "dataset", "metric", "value", "people", "flip")},
-            "protocol": "ground-truth box x 1.35, " + ("in-domain" if row["dataset"] == "lspet" else "not trained on"),
-            "command": results["command"],
-        }
-        for row in results.get("rows", ())
-        if row["model"] == name
-    ]
+    rows = []
+    for row in results.get("rows", ()):
+        if row["model"] == name:
+            shared = {key: row[key] for key in ("precision", "dataset", "people", "flip", "protocol")}
+            shared["command"] = results["command"]
+            rows.append({**shared, "metric": row["metric"], "value": row["value"]})
+            if "ap" in row:
+                rows.append({**shared, "metric": "COCO AP, boxes given", "value": row["ap"]})
     return [*rows, {**QAT, "dataset": "lspet", "metric": rows[0]["metric"]}] if rows else []
 
 

@@ -38,7 +38,7 @@ TASKS = (
     Task(
         "One person in a given box (by default the whole picture)",
         ("heatmap", "coordinate"),
-        (("lspet", "LSPet PCK@0.2"), ("coco_mini", "COCO PCK@0.2")),
+        (("coco_people", "COCO people PCK@0.2"), ("lspet", "LSPet PCK@0.2")),
     ),
     Task(
         "Several people in a whole picture",
