@@ -65,8 +65,8 @@ def tiny_pose_contender(teacher: TinyPose) -> tuple[Contender, dict]:
     """PP-TinyPose on onnxruntime with its decoding."""
     tensor = teacher.prepare(sample_picture(teacher.input_wh)[None])
 
-    def decode(maps):
-        return teacher.codec.decode(maps.transpose(0, 2, 3, 1))
+    def decode(outputs):
+        return teacher.codec.decode(outputs[0].transpose(0, 2, 3, 1))
 
     width, height = teacher.input_wh
     about = {"kind": "peer", "precision": "float32", "input": f"{height}x{width}", "bytes": teacher.bytes}

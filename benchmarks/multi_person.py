@@ -1,12 +1,14 @@
-"""Bottom-up networks on pictures of several people: every released one, and PoseNet, in one run.
+"""Whole pictures of several people: every released bottom-up network, detector and single-person networks, others.
 
     python benchmarks/multi_person.py
     python benchmarks/multi_person.py --models "efficienthrnet_lite_*"
 
 Three questions: of LSPet's validation pictures, seen whole, is the best-scoring person the labelled one (PCK)? On
 fixed canvases of two to four pasted validation people, how many are found (average precision over the limb joints)?
-On real pictures of COCO, what is COCO's own average precision? Data sets are looked for in POSEZOO_SHARED/data, PoseNet
-in POSEZOO_SHARED/peers; what is absent is named and left out.
+On COCO pictures kept for validation, what is COCO's own average precision? Single-person networks are run in the boxes
+of PicoDet-S and on COCO pictures alone. Data sets are looked for in POSEZOO_SHARED/data, PoseNet in
+POSEZOO_SHARED/peers, PicoDet and PP-TinyPose in POSEZOO_SHARED/tools/teachers/models; what is absent is named and left
+out.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from peers import POSENET_SIZE, TFLiteFile, peer_path
+from peers import POSENET_SIZE, PicoDet, TFLiteFile, TinyPose, TwoStage, peer_path
 from released import finds_people, released
 from report import RESULTS, SHARED, environment, machine_line, markdown_table, write_results
 
@@ -41,6 +43,8 @@ POSENET = "posenet_mbv1_075_353_481_quant_nodecoder"
 #: Side of the validation canvases in pixels.
 CANVAS_PX = 384
 CANVASES = 200
+#: Data set of whole pictures.
+COCO = "coco_people"
 
 Model = Callable[[np.ndarray], Poses]
 
@@ -145,6 +149,22 @@ def finds_people_in_colour(card) -> bool:
     return finds_people(card) and card.input.colour == "RGB"
 
 
+def finds_one_in_colour(card) -> bool:
+    return not finds_people(card) and card.input.colour == "RGB" and card.skeleton.name == COCO17.name
+
+
+def two_stage_entries(pattern: str, shared: Path, threads: int | None) -> Iterator[tuple[str, str, bool, Model]]:
+    """As `entries`: single-person networks of COCO's keypoints in the boxes of PicoDet-S."""
+    detector = PicoDet.find(shared, threads=threads)
+    if detector is None:
+        return
+    if (teacher := TinyPose.find(shared, threads=threads)) is not None:
+        yield f"{PicoDet.name} + {TinyPose.name}", "float32", False, TwoStage(detector, teacher)
+    for name, precision, model in released(pattern, threads=threads, wanted=finds_one_in_colour):
+        model.detector = detector
+        yield f"{PicoDet.name} + {name}", precision, False, model
+
+
 def entries(pattern: str, shared: Path, threads: int | None) -> Iterator[tuple[str, str, bool, Model]]:
     """Name, precision, flip test and model of everything that is measured."""
     if (shared / "peers" / f"{POSENET}.tflite").exists():
@@ -177,21 +197,24 @@ def on_canvases(model: Model, shared: Path, limit: int) -> dict:
 
 
 def on_coco(model: Model, shared: Path, limit: int) -> dict:
-    people, annotations = read_coco_pictures(shared / "data" / "coco_mini", "all")
+    people, annotations = read_coco_pictures(shared / "data" / COCO, "val")
     people.records = people.records[: limit or None]
     results, _ = predict_pictures(model, people, progress=lambda rows: track(rows, "COCO"))
     scores = evaluate_coco(results, annotations, image_ids=[r.image_id for r in people.records])
-    return {"coco_mini_ap": round(scores.ap, 4), "coco_mini_ap50": round(scores.ap50, 4)}
+    told = {"ap": scores.ap, "ap50": scores.ap50, "ap_medium": scores.ap_medium, "ap_large": scores.ap_large}
+    return {f"coco_{name}": round(value, 4) for name, value in told.items()}
 
 
 #: Folder below data/ -> what is measured on it.
-MEASURES = {"lspet": (on_lspet, on_canvases), "coco_mini": (on_coco,)}
+MEASURES = {"lspet": (on_lspet, on_canvases), COCO: (on_coco,)}
 COLUMNS = {
     "lspet_pck": "LSPet, whole picture, best person: PCK@0.2",
     "canvases_ap": "canvases: AP",
     "canvases_ap50": "AP50",
-    "coco_mini_ap": "COCO pictures: AP",
-    "coco_mini_ap50": "AP50",
+    "coco_ap": "COCO pictures: AP",
+    "coco_ap50": "AP50",
+    "coco_ap_medium": "AP medium",
+    "coco_ap_large": "AP large",
 }
 
 
@@ -202,7 +225,7 @@ def markdown(record: dict) -> str:
     ]
     about = (
         f"LSPet: {record['protocol']['lspet']}. Canvases: {record['protocol']['canvases']}. COCO: "
-        f"{record['protocol']['coco_mini']}. Made by `{record['command']}` on {machine_line(record['environment'])}."
+        f"{record['protocol'][COCO]}. Made by `{record['command']}` on {machine_line(record['environment'])}."
     )
     return "\n".join(
         ["# Several people\n", about, "", markdown_table(("model", "precision", "flip test", *COLUMNS.values()), rows)]
@@ -231,16 +254,18 @@ def main(argv=None) -> dict:
             "lspet": "validation pictures seen whole, in-domain for posezoo's models",
             "canvases": f"{arguments.pictures or CANVASES} canvases of 2 to 4 validation people, {CANVAS_PX} px, "
             "12 limb joints, area 0.53 x joint box",
-            "coco_mini": "pictures that posezoo's models did not train on; PoseNet is COCO's own",
+            COCO: "whole pictures kept for validation, crowds and unlabelled people ignored; PoseNet is COCO's own",
         },
         "command": shlex.join(command),
         "environment": environment("ai-edge-litert", "keras", "tensorflow", "pycocotools"),
         "rows": [],
     }  # fmt: skip
-    for name, precision, flip, model in entries(arguments.models, arguments.shared, arguments.threads):
+    alone = [(entry, present) for entry in entries(arguments.models, arguments.shared, arguments.threads)]
+    boxed = [(entry, [COCO]) for entry in two_stage_entries(arguments.models, arguments.shared, arguments.threads)]
+    for (name, precision, flip, model), folders in [*alone, *boxed]:
         row = {"model": name, "precision": precision, "flip": flip}
-        for folder in present:
-            for measure in MEASURES[folder]:
+        for folder in folders:
+            for measure in MEASURES[folder] if folder in present else ():
                 row |= measure(model, arguments.shared, arguments.pictures)
         record["rows"].append(row)
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)

@@ -14,12 +14,19 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from posezoo.codecs import HeatmapCodec
+from posezoo.geometry import apply, box_to_crop, crop_matrix, invert
+from posezoo.inference.images import crop
+from posezoo.inference.poses import Poses
 from posezoo.inference.runners import RunnerError, dequantise
 from posezoo.skeletons import COCO17, Skeleton
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Keypoints of AI Challenger in its order, which starts with the person's right side. Measured on LSPet: read the
 #: other way round, the two networks that use it find a quarter of the joints they find so.
@@ -223,15 +230,15 @@ class Peer:
         return {"keypoints": np.stack([np.column_stack([xy, score]) for xy, score in found]).astype(np.float32)}
 
 
-class TinyPose:
-    """PP-TinyPose (PaddleDetection, Apache-2.0) in ONNX as a runner of posezoo.
+class PaddleONNX:
+    """A network of PaddleDetection (Apache-2.0) in ONNX, one RGB image normalised as ImageNet networks are.
 
     Args:
-        path: The file, `(1, 3, 256, 192)` to `(1, 17, 64, 48)`.
+        path: The file, input `(1, 3, height, width)`.
         threads: Of onnxruntime; one by default.
     """
 
-    name = "pp_tinypose_256x192"
+    name = ""
     MEAN = np.array([0.485, 0.456, 0.406], np.float32)
     STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -244,11 +251,9 @@ class TinyPose:
         (self._input,) = self.session.get_inputs()
         height, width = self._input.shape[2:]
         self.input_wh, self.bytes = (int(width), int(height)), Path(path).stat().st_size
-        # A pixel of its maps stands for the input pixel four times as far from the corner.
-        self.codec = HeatmapCodec(self.input_wh, half_pixel=False)
 
     @classmethod
-    def find(cls, shared: Path, *, threads: int | None = None) -> TinyPose | None:
+    def find(cls, shared: Path, *, threads: int | None = None) -> Self | None:
         """Load it from a shared folder, or print that it is left out and return None."""
         path = shared / "tools" / "teachers" / "models" / f"{cls.name}.onnx"
         if not path.is_file():
@@ -257,18 +262,82 @@ class TinyPose:
         return cls(path, threads=threads)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """RGB uint8 crops `(batch, 256, 192, 3)` to the input tensor."""
+        """RGB uint8 images `(batch, height, width, 3)` to the input tensor."""
         x = (images.astype(np.float32) / 255 - self.MEAN) / self.STD
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
-    def invoke(self, tensor: np.ndarray) -> np.ndarray:
-        """Run one crop's tensor; return its maps `(1, 17, 64, 48)`."""
-        return self.session.run(None, {self._input.name: tensor})[0]
+    def invoke(self, tensor: np.ndarray) -> list[np.ndarray]:
+        """Run one image's tensor; return the outputs in the file's order."""
+        return self.session.run(None, {self._input.name: tensor})
+
+
+class TinyPose(PaddleONNX):
+    """PP-TinyPose as a runner of posezoo: `(1, 3, 256, 192)` to `(1, 17, 64, 48)`."""
+
+    name = "pp_tinypose_256x192"
+
+    def __init__(self, path: Path | str, *, threads: int | None = None):
+        super().__init__(path, threads=threads)
+        # A pixel of its maps stands for the input pixel four times as far from the corner.
+        self.codec = HeatmapCodec(self.input_wh, half_pixel=False)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run crops; return `heatmaps` `(batch, 64, 48, 17)`."""
-        maps = [self.invoke(row[None]) for row in self.prepare(images)]
+        maps = [self.invoke(row[None])[0] for row in self.prepare(images)]
         return {"heatmaps": np.concatenate(maps).transpose(0, 2, 3, 1)}
+
+
+class PicoDet(PaddleONNX):
+    """PicoDet-S for people as the `detector` of `posezoo.load`: `(1, 3, 320, 320)` to boxes and scores.
+
+    Attributes:
+        score_threshold: Boxes that score lower are left out.
+        overlap: Of two boxes that overlap more (intersection over union), the lower one is left out.
+    """
+
+    name = "picodet_s_320_pedestrian"
+    score_threshold, overlap = 0.3, 0.6
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find people in RGB uint8 `(height, width, 3)`; return boxes `(N, 4)` in pixels and scores `(N,)`."""
+        import cv2
+
+        scale = np.array([image.shape[1] / self.input_wh[0], image.shape[0] / self.input_wh[1]])
+        shrinks = scale[0] > 1
+        resized = cv2.resize(image, self.input_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        corners, scores = self.invoke(self.prepare(resized[None]))
+        corners, scores = corners[0].reshape(-1, 2, 2) * scale, scores[0, 0]
+        low, high = (corners[:, i].clip(0, image.shape[1::-1]) for i in (0, 1))
+        boxes = np.concatenate([low - 0.5, high - low], axis=1).astype(np.float32)
+        wanted = (scores >= self.score_threshold) & (boxes[:, 2:] > 0).all(axis=1)
+        boxes, scores = boxes[wanted], scores[wanted]
+        if not len(boxes):
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+        kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self.score_threshold, self.overlap)
+        kept = np.asarray(kept, int).ravel()
+        return boxes[kept], scores[kept]
+
+
+class TwoStage:
+    """A detector, then PP-TinyPose in every box: picture to poses."""
+
+    def __init__(self, detector: Callable, pose: TinyPose, *, padding: float = 1.25):
+        self.detector, self.pose, self.padding = detector, pose, padding
+
+    def __call__(self, image: np.ndarray) -> Poses:
+        boxes, found = self.detector(image)
+        if not len(boxes):
+            return Poses.empty(COCO17)
+        width, height = self.pose.input_wh
+        matrices = []
+        for box in boxes:
+            centre, size = box_to_crop(box, enlarge=self.padding, aspect=width / height)
+            matrices.append(crop_matrix(centre, size, (width, height)))
+        crops = np.stack([crop(image, matrix, (width, height)) for matrix in matrices])
+        points, scores = self.pose.codec.decode(self.pose(crops)["heatmaps"])
+        keypoints = np.stack([apply(invert(m), p) for m, p in zip(matrices, points, strict=True)])
+        scores = scores.clip(0, 1)
+        return Poses(keypoints, scores, COCO17, scores.mean(axis=1) * found, boxes)
 
 
 def peer_path(folder: Path | str, name: str) -> Path:

@@ -55,7 +55,7 @@ def test_nobody():
 
 
 def test_without_data_it_says_what_is_missing(tmp_path):
-    with pytest.raises(SystemExit, match="has none of lspet, coco_mini"):
+    with pytest.raises(SystemExit, match="has none of lspet, coco_people"):
         multi_person.main(["--shared", str(tmp_path), "--out", str(tmp_path)])
 
 
@@ -66,6 +66,9 @@ def test_a_few_pictures_make_a_table(shared, tmp_path):
     pytest.importorskip("pycocotools")
     arguments = ["--shared", str(shared), "--out", str(tmp_path), "--pictures", "4", "--models", "none"]
     record = multi_person.main(arguments)
-    assert [row["model"] for row in record["rows"]] == [multi_person.POSENET]
+    assert [row["model"] for row in record["rows"]][:1] == [multi_person.POSENET]
+    boxed = [row for row in record["rows"] if "pp_tinypose" in row["model"]]
+    if boxed:  # the teachers' files are there: four pictures suffice to see a detector and a network at work
+        assert boxed[0]["coco_ap"] > 0.4 and "lspet_pck" not in boxed[0]
     assert 0 <= record["rows"][0]["lspet_pck"] <= 1
     assert "| `posenet" in (tmp_path / "multi_person.md").read_text()

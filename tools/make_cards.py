@@ -31,7 +31,7 @@ F_SCORE = "F-score of landmarks, kappa 0.05 to 0.15 of the person's height"
 MULTI_PERSON = (
     ("lspet_pck", "lspet", "lspet", "PCK@0.2 of the best-scoring person, 12 limb joints"),
     ("canvases_ap", "lspet canvases", "canvases", "OKS-AP, 12 limb joints"),
-    ("coco_mini_ap", "coco_mini", "coco_mini", "COCO AP"),
+    ("coco_ap", "coco_people", "coco_people", "COCO AP"),
 )
 
 

@@ -43,7 +43,7 @@ TASKS = (
     Task(
         "Several people in a whole picture",
         ("associative_embedding",),
-        (("lspet", "LSPet PCK@0.2, best person"), ("lspet canvases", "canvases AP"), ("coco_mini", "COCO AP")),
+        (("lspet", "LSPet PCK@0.2, best person"), ("lspet canvases", "canvases AP"), ("coco_people", "COCO AP")),
     ),
     Task(
         "Several people in a depth frame",
@@ -165,8 +165,10 @@ PEOPLE = {
     "lspet_pck": "LSPet, whole picture, best person: PCK@0.2",
     "canvases_ap": "canvases of 2 to 4 people: AP",
     "canvases_ap50": "AP50",
-    "coco_mini_ap": "COCO pictures: AP",
-    "coco_mini_ap50": "AP50",
+    "coco_ap": "COCO pictures: AP",
+    "coco_ap50": "AP50",
+    "coco_ap_medium": "AP medium",
+    "coco_ap_large": "AP large",
 }
 
 
@@ -175,7 +177,7 @@ def several_people(record: dict) -> str:
     lines = ["| " + " | ".join(("network", "file", "mirrored pass", *PEOPLE.values())) + " |"]
     lines.append("|---" * 3 + "|---:" * len(PEOPLE) + "|")
     for r in record["rows"]:
-        numbers = ("not measured" if r[column] is None else f"{r[column]:.3f}" for column in PEOPLE)
+        numbers = ("not measured" if r.get(column) is None else f"{r[column]:.3f}" for column in PEOPLE)
         told = ("too" if r["flip"] else "no", *numbers)
         lines.append(f"| `{r['model']}` | {r['precision']} | {' | '.join(told)} |")
     return "\n".join([*lines, "", f"Made by `{record['command']}`."])
