@@ -2,19 +2,21 @@
 
     python benchmarks/multi_person.py
     python benchmarks/multi_person.py --models "efficienthrnet_lite_*"
+    python benchmarks/multi_person.py --datasets coco_people
 
 Three questions: of LSPet's validation pictures, seen whole, is the best-scoring person the labelled one (PCK)? On
 fixed canvases of two to four pasted validation people, how many are found (average precision over the limb joints)?
 On COCO pictures kept for validation, what is COCO's own average precision? Single-person networks are run in the boxes
-of PicoDet-S and on COCO pictures alone. Data sets are looked for in POSEZOO_SHARED/data, PoseNet in
-POSEZOO_SHARED/peers, PicoDet and PP-TinyPose in POSEZOO_SHARED/tools/teachers/models; what is absent is named and left
-out.
+of PicoDet-S and on COCO pictures alone. What --datasets leaves out keeps its numbers and its command. Data sets are
+looked for in POSEZOO_SHARED/data, PoseNet in POSEZOO_SHARED/peers, PicoDet and PP-TinyPose in
+POSEZOO_SHARED/tools/teachers/models; what is absent is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -207,6 +209,9 @@ def on_coco(model: Model, shared: Path, limit: int) -> dict:
 
 #: Folder below data/ -> what is measured on it.
 MEASURES = {"lspet": (on_lspet, on_canvases), COCO: (on_coco,)}
+#: Folder -> the protocols that it has, and how its columns begin.
+PROTOCOLS = {"lspet": ("lspet", "canvases"), COCO: (COCO,)}
+PREFIXES = {"lspet": ("lspet", "canvases"), COCO: ("coco",)}
 COLUMNS = {
     "lspet_pck": "LSPet, whole picture, best person: PCK@0.2",
     "canvases_ap": "canvases: AP",
@@ -225,30 +230,52 @@ def markdown(record: dict) -> str:
     ]
     about = (
         f"LSPet: {record['protocol']['lspet']}. Canvases: {record['protocol']['canvases']}. COCO: "
-        f"{record['protocol'][COCO]}. Made by `{record['command']}` on {machine_line(record['environment'])}."
+        f"{record['protocol'][COCO]}. Made by {told_commands(record)} on {machine_line(record['environment'])}."
     )
     return "\n".join(
         ["# Several people\n", about, "", markdown_table(("model", "precision", "flip test", *COLUMNS.values()), rows)]
     )
 
 
+def told_commands(record: dict) -> str:
+    """The commands that measured what a record holds, each once."""
+    return ", ".join(f"`{command}`" for command in dict.fromkeys(record["commands"].values()))
+
+
+def kept_from(path: Path, sets: list[str]) -> dict:
+    """Return what an earlier run measured on sets that this one leaves out: `rows` by name, and `commands`."""
+    if not path.is_file() or not sets:
+        return {"rows": {}, "commands": {}}
+    earlier = json.loads(path.read_text())
+    columns = [column for name in sets for column in COLUMNS if column.startswith(PREFIXES[name])]
+    rows = {
+        (r["model"], r["precision"], r["flip"]): {c: r[c] for c in columns if c in r} for r in earlier["rows"]
+    }  # fmt: skip
+    told = {name for folder in sets for name in PROTOCOLS[folder]}
+    commands = earlier.get("commands") or dict.fromkeys(earlier["protocol"], earlier["command"])
+    return {"rows": rows, "commands": {name: c for name, c in commands.items() if name in told}}
+
+
 def main(argv=None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="*", help="name with * and ? (default: every released bottom-up model)")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder of data/ and peers/ (default: %(default)s)")
+    parser.add_argument("--datasets", nargs="+", choices=list(MEASURES), default=list(MEASURES), help="(default: all)")
     parser.add_argument("--pictures", type=int, default=0, help="take only so many pictures of each set; 0 for all")
     parser.add_argument("--threads", type=int, help="threads of the TFLite runtime")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for multi_person.json and .md")
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(1)
-    present = [name for name in MEASURES if (arguments.shared / "data" / name).is_dir()]
-    for name in MEASURES.keys() - set(present):
+    present = [name for name in arguments.datasets if (arguments.shared / "data" / name).is_dir()]
+    for name in set(arguments.datasets) - set(present):
         print(f"left out: no {arguments.shared / 'data' / name}")
     if not present:
         raise SystemExit(f"{arguments.shared}/data has none of {', '.join(MEASURES)}; set POSEZOO_SHARED or --shared")
     command = ["python", "benchmarks/multi_person.py"]
     command += ["--models", arguments.models] if arguments.models != "*" else []
+    command += ["--datasets", *arguments.datasets] if len(arguments.datasets) < len(MEASURES) else []
     command += ["--pictures", str(arguments.pictures)] if arguments.pictures else []
+    earlier = kept_from(arguments.out / "multi_person.json", [n for n in MEASURES if n not in arguments.datasets])
     record = {
         "protocol": {
             "lspet": "validation pictures seen whole, in-domain for posezoo's models",
@@ -257,6 +284,7 @@ def main(argv=None) -> dict:
             COCO: "whole pictures kept for validation, crowds and unlabelled people ignored; PoseNet is COCO's own",
         },
         "command": shlex.join(command),
+        "commands": earlier["commands"] | {name: shlex.join(command) for f in present for name in PROTOCOLS[f]},
         "environment": environment("ai-edge-litert", "keras", "tensorflow", "pycocotools"),
         "rows": [],
     }  # fmt: skip
@@ -264,6 +292,7 @@ def main(argv=None) -> dict:
     boxed = [(entry, [COCO]) for entry in two_stage_entries(arguments.models, arguments.shared, arguments.threads)]
     for (name, precision, flip, model), folders in [*alone, *boxed]:
         row = {"model": name, "precision": precision, "flip": flip}
+        row |= earlier["rows"].get((name, precision, flip), {})
         for folder in folders:
             for measure in MEASURES[folder] if folder in present else ():
                 row |= measure(model, arguments.shared, arguments.pictures)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scripts import script
@@ -72,3 +74,15 @@ def test_a_few_pictures_make_a_table(shared, tmp_path):
         assert boxed[0]["coco_ap"] > 0.4 and "lspet_pck" not in boxed[0]
     assert 0 <= record["rows"][0]["lspet_pck"] <= 1
     assert "| `posenet" in (tmp_path / "multi_person.md").read_text()
+
+
+def test_what_is_not_measured_again_keeps_its_numbers_and_command(tmp_path):
+    path = tmp_path / "multi_person.json"
+    row = {"model": "m", "precision": "int8", "flip": False, "lspet_pck": 0.5, "canvases_ap": 0.1, "coco_ap": 0.2}
+    protocol = dict.fromkeys(("lspet", "canvases", "coco_people"), "told")
+    path.write_text(json.dumps({"rows": [row], "command": "before", "protocol": protocol}))
+    kept = multi_person.kept_from(path, ["lspet"])
+    assert kept["rows"] == {("m", "int8", False): {"lspet_pck": 0.5, "canvases_ap": 0.1}}
+    assert kept["commands"] == {"lspet": "before", "canvases": "before"}
+    assert multi_person.kept_from(path, []) == {"rows": {}, "commands": {}}
+    assert multi_person.kept_from(tmp_path / "none.json", ["lspet"]) == {"rows": {}, "commands": {}}

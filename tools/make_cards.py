@@ -106,7 +106,8 @@ def multi_person_accuracy(name: str) -> list[dict]:
     rows = [
         {
             "precision": row["precision"], "dataset": dataset, "metric": metric, "value": row[key],
-            "flip": row["flip"], "protocol": results["protocol"][protocol], "command": results["command"],
+            "flip": row["flip"], "protocol": results["protocol"][protocol],
+            "command": results.get("commands", {}).get(protocol, results["command"]),
         }
         for row in results.get("rows", ())
         if row["model"] == name

@@ -180,7 +180,8 @@ def several_people(record: dict) -> str:
         numbers = ("not measured" if r.get(column) is None else f"{r[column]:.3f}" for column in PEOPLE)
         told = ("too" if r["flip"] else "no", *numbers)
         lines.append(f"| `{r['model']}` | {r['precision']} | {' | '.join(told)} |")
-    return "\n".join([*lines, "", f"Made by `{record['command']}`."])
+    commands = dict.fromkeys(record.get("commands", {"": record["command"]}).values())
+    return "\n".join([*lines, "", f"Made by {', '.join(f'`{command}`' for command in commands)}."])
 
 
 def sizes_speed(record: dict) -> str:
