@@ -274,7 +274,7 @@ def main(argv=None) -> dict:
             record["rows"].append(row)
             about = {key: row[key] for key in ("people", "counted_people", "counted_joints")}
             record["datasets"].setdefault(dataset, {"what": DATASETS[dataset].about, **about})
-            if not entry.flip and (entry.model in PEERS or entry.precision == "int8"):
+            if not entry.flip and (entry.model in (*PEERS, TinyPose.name) or entry.precision == "int8"):
                 curves[dataset][entry.model] = scores
             told = f"{entry.model} {entry.precision}{' flip' if entry.flip else ''}"
             print(f"{told:52} {dataset:10} {row['value']:.3f} ± {row['standard_error']:.3f}", flush=True)

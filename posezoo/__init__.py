@@ -2,7 +2,7 @@
 
     import posezoo
 
-    pose = posezoo.load("mobilenet_split_224")
+    pose = posezoo.load("mobilenet_split_075_192")
     people = pose("photo.jpg")
 
 Importing is light: Keras, OpenCV and the runtimes load when they are first needed.

@@ -6,8 +6,10 @@ int8 files give each output its own scale and its signature name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from keras import initializers
 from keras import layers as L
 
 from posezoo.layers import ConvStyle, SplitConv2D, activation, add, basic_block
@@ -76,3 +78,39 @@ def associative_embedding(x, num_keypoints: int, style: ConvStyle, *, join: str 
         y = basic_block(y, style, name=f"refine_block{i}")
     heatmaps = L.Conv2D(num_keypoints, 1, name="heatmaps", dtype="float32")(y)
     return {"heatmaps": heatmaps, "heatmaps_low": low, "tags": tags}
+
+
+#: How sure of a person an untrained centre map is, in every cell: with 0.5 the many empty cells would drown the first
+#: steps of training (Lin et al. 2017, arXiv:1708.02002, section 4.1).
+CENTER_PRIOR = 0.1
+
+
+def centers(x, *, boxes=None) -> dict:
+    """Objects as centre points: where they are, how large they are, and where in its cell each centre lies.
+
+    Zhou et al. 2019, arXiv:1904.07850. `posezoo.codecs.CenterCodec` says what the numbers mean.
+
+    Args:
+        x: Features `(batch, height, width, channels)` that the centre map is read from.
+        boxes: Features of the same height and width for sizes and offsets; `x` by default.
+
+    Returns:
+        `centers` `(batch, height, width, 1)`, the logit of an object's centre in each cell; `sizes`
+        `(batch, height, width, 2)`, logarithms of width and height; `offsets` `(batch, height, width, 2)`, x and y in
+        cells. All linear.
+    """
+    boxes = x if boxes is None else boxes
+
+    def linear(y, channels: int, name: str, bias: float = 0.0):
+        # Small kernels: training starts from the prior, the reference size and the middle of the cell.
+        return L.Conv2D(
+            channels, 1, kernel_initializer=initializers.RandomNormal(stddev=0.01),
+            bias_initializer=initializers.Constant(bias), name=name, dtype="float32",
+        )(y)  # fmt: skip
+
+    prior = math.log(CENTER_PRIOR / (1 - CENTER_PRIOR))
+    return {
+        "centers": linear(x, 1, "centers", prior),
+        "sizes": linear(boxes, 2, "sizes"),
+        "offsets": linear(boxes, 2, "offsets"),
+    }

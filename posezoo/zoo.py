@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posezoo.cards import Card, all_cards, read_card
+from posezoo.errors import UserError
 from posezoo.skeletons import Skeleton, get_skeleton
 from posezoo.weights import WeightsError, fetch
 
 if TYPE_CHECKING:
     import keras
 
+    from posezoo.inference.detector import PersonDetector
     from posezoo.inference.estimator import PoseModel
+    from posezoo.inference.runners import Runner
 
 RUNTIMES = ("auto", "keras", "tflite", "onnx", "openvino")
 
@@ -140,13 +143,61 @@ def load(
             skeleton has names.
     """
     from posezoo.inference.estimator import PoseModel
-    from posezoo.inference.runners import KerasRunner, OnnxRunner, OpenVinoRunner, Runner, TFLiteRunner
+
+    card, runner = _opened(
+        name, runtime=runtime, weights=weights, threads=threads, build=build or {}, codec=codec or {}
+    )
+    return PoseModel(card, runner, detector=detector)
+
+
+def load_detector(
+    name: str = "person_050_256",
+    *,
+    runtime: str = "tflite",
+    weights: str = "default",
+    threads: int | None = None,
+    build: Mapping[str, Any] | None = None,
+    score_threshold: float | None = None,
+    overlap: float | None = None,
+) -> PersonDetector:
+    """Return a ready person detector, for `posezoo.load(..., detector=...)`.
+
+    Args:
+        name: A detector's name from `list_models("person*")`.
+        runtime: As for `load`.
+        weights: `default` (the released file of the runtime) or the path of a file of your own, as for `load`.
+        threads: Threads of the runtime; its own choice by default.
+        build: What differs from the card in the network that the weights were made with, as for `load`.
+        score_threshold: Boxes that score lower are left out; by default the card's.
+        overlap: Of two boxes that overlap more (intersection over union), the lower one is left out; by default the
+            card's.
+
+    Raises:
+        UnknownModelError: No model of that name; the message suggests near ones.
+        WeightsError: No released weights, or a file that does not fit the network; the message says what to do.
+        UserError: The model is no detector.
+        ValueError: Unknown runtime, or a change that the network does not take.
+    """
+    from posezoo.inference.detector import PersonDetector
+
+    if read_card(name).codec["type"] != "center":
+        detectors = ", ".join(n for n, card in all_cards().items() if card.codec["type"] == "center")
+        raise UserError(f"'{name}' is no person detector; expected one of {detectors}")
+    card, runner = _opened(name, runtime=runtime, weights=weights, threads=threads, build=build or {}, codec={})
+    return PersonDetector.of_card(card, runner, score_threshold=score_threshold, overlap=overlap)
+
+
+def _opened(
+    name: str, *, runtime: str, weights: str, threads: int | None, build: Mapping[str, Any], codec: Mapping[str, Any]
+) -> tuple[Card, Runner]:
+    """Return a model's card, with its changes, and its network on a runtime; arguments and errors are `load`'s."""
+    from posezoo.inference.runners import KerasRunner, OnnxRunner, OpenVinoRunner, TFLiteRunner
 
     if runtime not in RUNTIMES:
         raise ValueError(f"unknown runtime '{runtime}'; expected one of {', '.join(RUNTIMES)}")
     own = None if weights == "default" else weights
-    build = changes_of(name, build or {}, own_weights=own is not None)
-    card = changed_card(read_card(name), build, codec or {})
+    build = changes_of(name, build, own_weights=own is not None)
+    card = changed_card(read_card(name), build, codec)
     if own is not None:
         # How sure weights are of people who are none is known of the released ones.
         card = dataclasses.replace(card, person_threshold=0.0)
@@ -163,14 +214,11 @@ def load(
                 f"give one of your own with weights=FILE"
             )
         raise WeightsError(f"'{name}' has no released weights for runtime '{runtime}'; make them with: {card.recipe}")
-    runner: Runner
     if runtime == "tflite":
-        runner = TFLiteRunner(own or fetch(card.weights["int8"]), card.input, threads=threads)
-    elif own and runtime in ("onnx", "openvino"):
-        runner = (OnnxRunner if runtime == "onnx" else OpenVinoRunner)(own, card.input, threads=threads)
-    else:
-        runner = KerasRunner(_filled(name, own or fetch(card.weights["float16"]), build), card.input)
-    return PoseModel(card, runner, detector=detector)
+        return card, TFLiteRunner(own or fetch(card.weights["int8"]), card.input, threads=threads)
+    if own and runtime in ("onnx", "openvino"):
+        return card, (OnnxRunner if runtime == "onnx" else OpenVinoRunner)(own, card.input, threads=threads)
+    return card, KerasRunner(_filled(name, own or fetch(card.weights["float16"]), build), card.input)
 
 
 def changed_card(card: Card, build: Mapping[str, Any], codec: Mapping[str, Any]) -> Card:

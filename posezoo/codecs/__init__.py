@@ -1,6 +1,7 @@
-"""Codecs: keypoints to training targets, and network outputs back to keypoints."""
+"""Codecs: keypoints or boxes to training targets, and network outputs back to them."""
 
 from posezoo.codecs.associative_embedding import AssociativeEmbeddingCodec
+from posezoo.codecs.center import CenterCodec
 from posezoo.codecs.coordinate import CoordinateCodec
 from posezoo.codecs.hand import HandCodec
 from posezoo.codecs.heatmap import HeatmapCodec
@@ -12,6 +13,7 @@ CODECS = {
     "associative_embedding": AssociativeEmbeddingCodec,
     "part_affinity": PartAffinityCodec,
     "hand": HandCodec,
+    "center": CenterCodec,
 }
 
 
@@ -29,6 +31,7 @@ def make_codec(type: str, input_wh: tuple[int, int], **parameters):
 __all__ = [
     "CODECS",
     "AssociativeEmbeddingCodec",
+    "CenterCodec",
     "CoordinateCodec",
     "HandCodec",
     "HeatmapCodec",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from posezoo.inference.estimator import PoseModel
     from posezoo.inference.poses import Poses
 
-DEFAULT_MODEL = "mobilenet_split_224"
+DEFAULT_MODEL = "mobilenet_split_075_192"
 
 #: Arguments of builders that a model's name settles.
 HELD = ("name", "phi")

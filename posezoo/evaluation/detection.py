@@ -1,8 +1,9 @@
 """How well people's boxes are found: average precision, and recall at a number of false boxes per image.
 
 Boxes are matched greedily, best score first, each to the free labelled person that it overlaps most, by an intersection
-over union of at least `iou`. What then matches a person who is too small to count, or lies for `iou` of its own area in
-an ignored region (a crowd), is neither right nor false; as in COCO's evaluation, https://cocodataset.org/#detection-eval.
+over union of at least `iou`, as in COCO's evaluation, https://cocodataset.org/#detection-eval. Of the others, a box is
+neither right nor false if it overlaps a person who is too small to count by as much, or if at least `iou` of its own
+area lies on such a person or in an ignored region (a crowd). Everything else is false, however small.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from posezoo.codecs.center import CenterCodec, box_iou, intersections
-from posezoo.data.detection import BoxRecord, DetectionImages
+from posezoo.data.detection import DetectionImages, ignored_regions
 from posezoo.data.pipeline import batches, load_all
-from posezoo.data.sample import KeypointSet
+from posezoo.data.sample import KeypointSet, Record
 from posezoo.inference.detector import to_image
 from posezoo.inference.images import ImageError
 
@@ -128,7 +129,8 @@ def _match(boxes: np.ndarray, result: DetectionResult, counts: np.ndarray, iou: 
     overlap = box_iou(boxes, result.labels)
     on_small = (overlap[:, ~counts] >= iou).any(axis=1)
     area = np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9)[:, None]
-    in_region = (intersections(boxes, result.ignored) / area >= iou).any(axis=1)
+    regions = np.concatenate([result.ignored, result.labels[~counts]])
+    in_region = (intersections(boxes, regions) / area >= iou).any(axis=1)
     free = np.where(counts, overlap, 0)
     right = np.zeros(len(boxes), bool)
     for i in range(len(boxes) if free.size else 0):
@@ -189,6 +191,5 @@ def detect_in_images(
     return results
 
 
-def _against(record, boxes: np.ndarray, scores: np.ndarray) -> DetectionResult:
-    ignored = record.ignored if isinstance(record, BoxRecord) else np.zeros((0, 4), np.float32)
-    return DetectionResult(boxes, scores, record.boxes, ignored)
+def _against(record: Record, boxes: np.ndarray, scores: np.ndarray) -> DetectionResult:
+    return DetectionResult(boxes, scores, record.boxes, ignored_regions(record))

@@ -10,6 +10,7 @@ import numpy as np
 
 from posezoo.cards import Card
 from posezoo.codecs import make_codec
+from posezoo.errors import UserError
 from posezoo.geometry import apply, box_of_points, box_to_crop, crop_matrix, invert, whole_picture
 from posezoo.inference.bottom_up import find_people
 from posezoo.inference.depth import depth_at
@@ -121,7 +122,13 @@ class PoseModel:
             ImageError: No picture at that path, or an array that is none.
             ValueError: Boxes of another shape, without area, or not finite; boxes for a bottom-up
                 network, or scales for another.
+            UserError: The network has no keypoints: it is a person detector.
         """
+        if not self.card.skeleton.num_keypoints:
+            raise UserError(
+                f"'{self.card.name}' finds boxes of people and gives no poses; load it with posezoo.zoo.load_detector "
+                "and give it to a pose network: posezoo.load(..., detector=...)"
+            )
         pixels = self.read(image)
         found = self._found(pixels, boxes, flip=flip, scales=scales)
         if self.card.input.depth:
