@@ -83,7 +83,7 @@ def test_cards_take_recorded_rows(tmp_path, monkeypatch, compressing):
     make_cards = importlib.import_module("make_cards")
     monkeypatch.setattr(make_cards, "RESULTS", tmp_path)
     row = {"precision": "float32", "dataset": "lspet", "metric": "PCK", "value": 0.58, "people": 500, "flip": False}
-    measured = {"command": "bench", "rows": [{**row, "model": "mobilenet_split_224"}]}
+    measured = {"command": "bench", "rows": [{**row, "model": "mobilenet_split_224", "protocol": "boxes given"}]}
     (tmp_path / "accuracy.json").write_text(json.dumps(measured))
     assert [r["value"] for r in make_cards.accuracy_of("mobilenet_split_224")] == [0.58, None]
     report = report_of("mobilenet_split_224", float32=0.6, int8=0.58, int8_qat=0.595, int8_pruned_qat=0.57)
