@@ -23,7 +23,9 @@ from posezoo.export.openvino import (  # noqa: E402
     export_openvino_v10,
     read_by,
 )
+from posezoo.export.seeded import seed_weights  # noqa: E402
 from posezoo.inference.runners import OpenVinoRunner  # noqa: E402
+from posezoo.models.person_detector import person_detector  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,15 @@ def test_todays_openvino_compares_with_golden_outputs_too(mixed_job, mixed_v10, 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {row["wrong"] for row in json.loads(done.stdout.splitlines()[-1])["rows"]} == {""}
+
+
+def test_a_map_of_one_channel_keeps_its_outputs_name(tiny_card, tiny_pictures, tmp_path):
+    """Compiled, OpenVINO drops the reshaping before it, and the output has the convolution's name too."""
+    keras.utils.set_random_seed(1)
+    network = person_detector(width=0.35, input_px=64, channels=8)
+    seed_weights(network, tiny_card)
+    job = Job(network, tiny_card, tiny_pictures[:2], trained=False)
+    for export, file in ((export_openvino, "one.xml"), (export_openvino_v10, "one_v10.xml")):
+        export(job, tmp_path / file)  # whose gate compares outputs by name
+        names = {output.get_any_name() for output in openvino.Core().read_model(tmp_path / file).outputs}
+        assert names == {"centers", "sizes", "offsets"}

@@ -242,7 +242,10 @@ class OpenVinoRunner:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = openvino.Core().compile_model(str(model), "CPU", settings)
+            read = openvino.Core().read_model(str(model))
+            # Compiled, an output may also have the name of what computes it, as a map of one channel has.
+            self._names = [output.get_any_name() for output in read.outputs]
+            self._model = openvino.Core().compile_model(read, "CPU", settings)
         except RuntimeError as error:
             raise RunnerError(f"{model}: not a model that OpenVINO can load ({error})") from error
         self.spec = spec
@@ -253,7 +256,8 @@ class OpenVinoRunner:
         results = []
         for image in normalise(images, self.spec):
             values = self._model(_arranged(image[None], self._channels_first))
-            results.append({output.get_any_name(): values[output] for output in self._model.outputs})
+            outputs = zip(self._names, self._model.outputs, strict=True)
+            results.append({name: values[output] for name, output in outputs})
         return _joined(results, self._channels_first)
 
 
